@@ -1,0 +1,368 @@
+// Control messages between nodes: custodian (home), supervisor (away) and mosixd, over the connection that
+// began with membership.h. docs/protocol.md has one row per message with who may send it when.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "libmosix/common/wire.h"
+
+namespace mosix {
+
+enum class ControlType : uint16_t {
+  // First request on a fresh connection, answered by mosixd (kAccept or kRefuse).
+  kPing = 1,        ///< PingRequest: asks a node about itself -> kPong
+  kPong = 2,        ///< NodeInfo
+  kGuestOpen = 3,   ///< GuestOpen: hand this connection to a supervisor for this family
+  kAccept = 4,
+  kRefuse = 5,      ///< Refusal
+
+  // custodian -> supervisor
+  kReserve = 10,      ///< Reserve -> kReserved | kRefuse
+  kImageState = 11,   ///< ProcessState, then kPages*, then kImageEnd; also supervisor -> custodian, -> supervisor
+  kPages = 12,        ///< PageRun
+  kImageEnd = 13,     ///< ProcessRef -> kReady | kFailed
+  kGo = 14,           ///< ProcessRef: the move is committed, let the guest run -> kRunning
+  kForget = 15,       ///< ProcessRef: the move did not happen, or the process is home: drop it
+  kBringHome = 16,    ///< MoveOrder: freeze and send the image to home -> kImageState... | kFailed
+  kMoveTo = 17,       ///< MoveOrder: freeze and send the image to another supervisor -> kMoved | kFailed
+  kResume = 18,       ///< ProcessRef: a frozen guest goes on where it was
+  kHold = 19,         ///< HoldOrder: home's process stopped or continued
+  kSeized = 20,       ///< ExecAnswer: answer to kExecAsk
+  kExeced = 21,       ///< ProcessRef: the exec succeeded at home, drop the remote
+  kAdopt = 22,        ///< ChildBorn's answer
+  kTraceOn = 23,      ///< TraceOrder
+  kNeed = 24,         ///< FileNeed: receiver of an image state asks for contents it lacks
+
+  // supervisor -> custodian
+  kReserved = 40,     ///< Reserved
+  kReady = 41,        ///< ProcessRef: rebuilt, waiting for the deputies' channels
+  kRunning = 42,      ///< ProcessRef
+  kFailed = 43,       ///< Refusal with the process: what could not be done, and why
+  kAbort = 44,        ///< AbortOrder: get this deputy thread out of the call with this sequence number
+  kExecAsk = 45,      ///< ExecAsk: about to exec, may it, and watch it
+  kExecFailed = 46,   ///< ThreadRef: the exec returned an error, stop watching
+  kChildBorn = 47,    ///< ChildBorn: a fork at home is complete
+  kGone = 48,         ///< ProcessRef: the remote has ended
+  kWantHome = 49,     ///< WantHome: cannot be done here, with the reason
+  kTrace = 50,        ///< TraceEvent
+  kStatistics = 51,   ///< GuestStatistics, once a second for each guest that has changed
+};
+
+struct Refusal {
+  int32_t pid = 0;
+  int32_t code = 0;  ///< errno
+  std::string reason;
+  template <class A>
+  void visit(A& a) {
+    a(pid), a(code), a(reason);
+  }
+};
+
+struct NodeInfo {
+  std::string name;
+  uint32_t id = 0;
+  std::string kernel;
+  uint32_t cpus = 0;
+  uint64_t memory_bytes = 0;
+  uint64_t free_bytes = 0;
+  uint32_t load_milli = 0;  ///< 1-minute load average * 1000
+  uint32_t guests = 0;
+  uint32_t max_guests = 0;
+  std::string cpu_features;  ///< flags of /proc/cpuinfo
+  template <class A>
+  void visit(A& a) {
+    a(name), a(id), a(kernel), a(cpus), a(memory_bytes), a(free_bytes), a(load_milli), a(guests), a(max_guests),
+        a(cpu_features);
+  }
+};
+
+struct GuestOpen {
+  std::string family;  ///< unique name: home node, custodian pid, start time
+  std::string home_name;
+  uint32_t uid = 0;
+  std::string program;
+  template <class A>
+  void visit(A& a) {
+    a(family), a(home_name), a(uid), a(program);
+  }
+};
+
+struct ProcessRef {
+  int32_t pid = 0;
+  uint32_t epoch = 0;
+  template <class A>
+  void visit(A& a) {
+    a(pid), a(epoch);
+  }
+};
+
+struct ThreadRef {
+  int32_t pid = 0;
+  int32_t tid = 0;
+  template <class A>
+  void visit(A& a) {
+    a(pid), a(tid);
+  }
+};
+
+struct Reserve {
+  int32_t pid = 0;
+  uint32_t epoch = 0;
+  uint64_t memory_bytes = 0;
+  uint64_t window_base = 0;
+  template <class A>
+  void visit(A& a) {
+    a(pid), a(epoch), a(memory_bytes), a(window_base);
+  }
+};
+
+struct Reserved {
+  int32_t pid = 0;
+  uint16_t port = 0;     ///< where deputies (and another supervisor's image) connect
+  uint8_t token[16] = {};  ///< for this process and epoch
+  template <class A>
+  void visit(A& a) {
+    a(pid), a(port), a(token);
+  }
+};
+
+enum class AreaKind : uint8_t {
+  kAnonymous = 0,
+  kFile = 1,       ///< private file mapping, or shared but never writable
+  kStack = 2,      ///< anonymous, grows down
+  kVdso = 3,       ///< vdso and its data pages, [vvar start, vdso end)
+};
+
+/// Identity of a mapped file's content on its home node.
+struct FileKey {
+  uint64_t device = 0;
+  uint64_t inode = 0;
+  uint64_t size = 0;
+  int64_t mtime_ns = 0;
+  auto operator<=>(const FileKey&) const = default;
+  template <class A>
+  void visit(A& a) {
+    a(device), a(inode), a(size), a(mtime_ns);
+  }
+};
+
+/// One mapping of the guest.
+struct Area {
+  uint64_t start = 0;
+  uint64_t end = 0;
+  uint32_t protection = 0;  ///< PROT_*
+  uint32_t flags = 0;       ///< MAP_* beyond MAP_PRIVATE that must be given again
+  AreaKind kind = AreaKind::kAnonymous;
+  FileKey file;
+  uint64_t offset = 0;
+  std::string path;
+  template <class A>
+  void visit(A& a) {
+    a(start), a(end), a(protection), a(flags), a(kind), a(file), a(offset), a(path);
+  }
+};
+
+struct SignalAction {
+  uint64_t handler = 0;
+  uint64_t flags = 0;
+  uint64_t restorer = 0;
+  uint64_t mask = 0;
+  template <class A>
+  void visit(A& a) {
+    a(handler), a(flags), a(restorer), a(mask);
+  }
+};
+
+/// Registers and what the kernel keeps for a thread. The registers are as at a clean boundary: in user mode,
+/// a call to be made again stands at its `syscall` instruction with its number in rax.
+struct ThreadState {
+  int32_t tid = 0;
+  int32_t slot = 0;
+  Bytes registers;  ///< user_regs_struct
+  Bytes xstate;     ///< XSAVE image as ptrace gives it
+  uint64_t signal_mask = 0;
+  uint64_t rseq_address = 0;
+  uint32_t rseq_size = 0;
+  uint32_t rseq_signature = 0;
+  uint64_t robust_list = 0;
+  uint64_t robust_list_size = 0;
+  uint64_t clear_child_tid = 0;
+  uint64_t altstack_sp = 0;
+  uint32_t altstack_flags = 0;
+  uint64_t altstack_size = 0;
+  std::string name;
+  uint32_t signals_acked = 0;
+  uint32_t next_sequence = 1;
+  template <class A>
+  void visit(A& a) {
+    a(tid), a(slot), a(registers), a(xstate), a(signal_mask), a(rseq_address), a(rseq_size), a(rseq_signature),
+        a(robust_list), a(robust_list_size), a(clear_child_tid), a(altstack_sp), a(altstack_flags),
+        a(altstack_size), a(name), a(signals_acked), a(next_sequence);
+  }
+};
+
+/// A process between two places: everything but its pages.
+struct ProcessState {
+  int32_t pid = 0;
+  uint32_t epoch = 0;
+  uint64_t window_base = 0;
+  std::vector<Area> areas;
+  std::vector<ThreadState> threads;    ///< the group leader first
+  std::vector<SignalAction> actions;   ///< signals 1 to 64
+  std::vector<uint64_t> mm;            ///< fields of prctl_mm_map, in its order, without auxv
+  Bytes auxv;
+  int64_t monotonic_ns = 0;            ///< home's clocks at the freeze
+  int64_t boottime_ns = 0;
+  uint64_t stack_limit = 0;            ///< RLIMIT_STACK, soft
+  uint64_t user_cpu_ns = 0;            ///< spent away so far
+  uint64_t system_cpu_ns = 0;
+  template <class A>
+  void visit(A& a) {
+    a(pid), a(epoch), a(window_base), a(areas), a(threads), a(actions), a(mm), a(auxv), a(monotonic_ns),
+        a(boottime_ns), a(stack_limit), a(user_cpu_ns), a(system_cpu_ns);
+  }
+};
+
+/// Contents of consecutive pages that differ from what a fresh mapping of their area would hold.
+struct PageRun {
+  int32_t pid = 0;
+  uint64_t address = 0;
+  Bytes data;  ///< multiple of 4096, at most kPageRunBytes
+  template <class A>
+  void visit(A& a) {
+    a(pid), a(address), a(data);
+  }
+};
+
+/// The receiver of a ProcessState asks for the contents of these areas in full (indices into areas): it has
+/// no file of that key. Always sent once, empty when nothing is lacking.
+struct FileNeed {
+  int32_t pid = 0;
+  std::vector<uint32_t> areas;
+  template <class A>
+  void visit(A& a) {
+    a(pid), a(areas);
+  }
+};
+
+struct MoveOrder {
+  int32_t pid = 0;
+  uint32_t epoch = 0;
+  std::string address;  ///< of the other supervisor, for kMoveTo
+  uint16_t port = 0;
+  uint8_t token[16] = {};
+  template <class A>
+  void visit(A& a) {
+    a(pid), a(epoch), a(address), a(port), a(token);
+  }
+};
+
+struct HoldOrder {
+  int32_t pid = 0;
+  uint8_t stopped = 0;
+  template <class A>
+  void visit(A& a) {
+    a(pid), a(stopped);
+  }
+};
+
+struct AbortOrder {
+  int32_t pid = 0;
+  int32_t tid = 0;
+  uint32_t sequence = 0;
+  template <class A>
+  void visit(A& a) {
+    a(pid), a(tid), a(sequence);
+  }
+};
+
+struct ExecAsk {
+  int32_t pid = 0;
+  int32_t tid = 0;
+  int32_t directory = -100;  ///< home descriptor that a relative path starts from, AT_FDCWD
+  int32_t flags = 0;         ///< of execveat
+  std::string path;
+  template <class A>
+  void visit(A& a) {
+    a(pid), a(tid), a(directory), a(flags), a(path);
+  }
+};
+
+struct ExecAnswer {
+  int32_t pid = 0;
+  int32_t tid = 0;
+  uint8_t allowed = 0;   ///< 0: bring the process home first, reason says why (set-id, unreadable)
+  std::string reason;
+  template <class A>
+  void visit(A& a) {
+    a(pid), a(tid), a(allowed), a(reason);
+  }
+};
+
+struct ChildBorn {
+  int32_t parent_pid = 0;
+  int32_t pid = 0;
+  int32_t slot = 0;
+  template <class A>
+  void visit(A& a) {
+    a(parent_pid), a(pid), a(slot);
+  }
+};
+
+struct WantHome {
+  int32_t pid = 0;
+  std::string reason;  ///< "io_uring_setup", "shmat", ...
+  template <class A>
+  void visit(A& a) {
+    a(pid), a(reason);
+  }
+};
+
+struct TraceOrder {
+  int32_t pid = 0;  ///< 0: every guest of the family
+  uint8_t on = 0;
+  uint8_t stacks = 0;  ///< also walk the guest's stack for each call
+  template <class A>
+  void visit(A& a) {
+    a(pid), a(on), a(stacks);
+  }
+};
+
+enum class AnsweredBy : uint8_t { kHere = 0, kHome = 1, kCache = 2, kPosted = 3, kSplit = 4, kBroughtHome = 5 };
+
+struct TraceEvent {
+  int32_t pid = 0;
+  int32_t tid = 0;
+  uint32_t number = 0;
+  uint64_t args[6] = {};
+  int64_t result = 0;
+  AnsweredBy answered_by = AnsweredBy::kHome;
+  int64_t started_ns = 0;        ///< CLOCK_REALTIME
+  uint32_t round_trip_ns = 0;    ///< notification received until answered
+  uint32_t home_ns = 0;          ///< of it, frame sent until reply received
+  std::string text;              ///< call with decoded arguments, "openat(AT_FDCWD, \"/etc/motd\", O_RDONLY)"
+  std::string result_text;       ///< "3", "-1 ENOENT (No such file or directory)"
+  std::vector<std::string> stack;
+  template <class A>
+  void visit(A& a) {
+    a(pid), a(tid), a(number), a(args), a(result), a(answered_by), a(started_ns), a(round_trip_ns), a(home_ns),
+        a(text), a(result_text), a(stack);
+  }
+};
+
+struct GuestStatistics {
+  int32_t pid = 0;
+  uint64_t forwarded_calls = 0;
+  uint64_t local_answers = 0;
+  uint64_t user_cpu_ms = 0;
+  uint64_t system_cpu_ms = 0;
+  uint64_t resident_bytes = 0;
+  template <class A>
+  void visit(A& a) {
+    a(pid), a(forwarded_calls), a(local_answers), a(user_cpu_ms), a(system_cpu_ms), a(resident_bytes);
+  }
+};
+
+}  // namespace mosix
