@@ -11,7 +11,8 @@
 // adds the scratch address to each argument in arg_relocs; for each Reloc stores scratch+target at
 // scratch+at (iovecs, msghdrs, argument vectors); executes; and answers
 //
-//   ReplyBody | uint32_t out_length[out_count], padded to 8 | the out regions' bytes | Siginfo[signal_count]
+//   ReplyBody | uint32_t out_length[out_count], padded to 8 | the out regions' bytes, without gaps, padded
+//   to 8 at their end | Siginfo[signal_count]
 //
 // Signals that the deputy thread took from home's kernel travel in replies, or, while the guest computes,
 // in a SIGNAL frame. Each is numbered; a call names the last number that its thread has been given
@@ -56,7 +57,7 @@ struct HelloBody {
 static_assert(sizeof(HelloBody) == 24);
 
 enum CallFlags : uint32_t {
-  kCallClearsNothing = 0,
+  kCallFresh = 0,
   /// The call takes the place of one that was aborted inside a kernel restart block (restart_syscall):
   /// scratch, relocs and out regions are those of the frame before, which the deputy has kept.
   kCallResumes = 1,
@@ -100,8 +101,10 @@ static_assert(sizeof(OutRegion) == 16);
 
 enum class Verdict : uint32_t {
   kDone = 0,     ///< executed; result is what the kernel returned
-  kRestart = 1,  ///< not executed, or stopped by home's kernel so that it is to be made again as it was
-  kResume = 2,   ///< aborted inside a restart block: make restart_syscall next
+  /// Not executed, or stopped inside home's kernel. `result` is the kernel's own restart code: -ERESTARTNOINTR
+  /// (-513) if nothing was executed; -512, -514 or -516 from an aborted call, the last of which left its
+  /// deadline in the deputy thread's restart block: it goes on with restart_syscall (kCallResumes).
+  kRestart = 1,
 };
 
 struct ReplyBody {
@@ -133,7 +136,8 @@ struct ExitBody {
 
 /// Most bytes that one forwarded call may carry in scratch; longer reads and writes are partial.
 inline constexpr uint32_t kMaxScratchBytes = 32u << 20;
-inline constexpr uint32_t kMaxRelocs = 4096;
+/// One for each word of argv and envp; the process comes home for an exec with more.
+inline constexpr uint32_t kMaxRelocs = 65536;
 inline constexpr uint32_t kMaxOutRegions = 1100;  ///< IOV_MAX, and a few
 inline constexpr uint32_t kMaxSignalsPerReply = 16;
 

@@ -1,0 +1,112 @@
+// The agent's place in a process: the window, its slots, and the entry points of the image. Shared by the
+// agent itself (freestanding), the custodian and the supervisor, which look at slots from outside.
+//
+// The window is 64 GiB of address space, aligned to its size, mapped only where used: the code, then one
+// slot for each thread. A slot is found from the stack pointer alone (slots are aligned to their size and the
+// agent only ever runs on the stack inside its slot), so the agent needs no thread-local storage of the
+// guest's libc and no register of its own.
+#pragma once
+
+#include <stdint.h>
+
+#include "libmosix/common/frame.h"
+
+namespace mosix {
+
+inline constexpr uint64_t kWindowBytes = 64ull << 30;
+inline constexpr uint64_t kAgentCodeBytes = 64 << 10;
+inline constexpr uint64_t kSlotsOffset = 1ull << 20;
+inline constexpr uint64_t kSlotBytes = 256 << 10;
+inline constexpr int kSlotCount = 1024;
+
+// Inside a slot.
+inline constexpr uint64_t kSlotSqes = 0x1000;        ///< one page: submission queue entries
+inline constexpr uint64_t kSlotRings = 0x2000;       ///< one page: submission and completion ring
+inline constexpr uint64_t kSlotSignals = 0x3000;     ///< one page: kSignalQueue records of 128 bytes
+inline constexpr uint64_t kSlotStack = 0x4000;       ///< 32 KiB; signal frames with AVX-512 and AMX state fit
+inline constexpr uint64_t kSlotStackTop = 0xc000;
+inline constexpr uint64_t kSlotReply = 0xc000;       ///< 16 KiB: head of the reply that is being sent
+inline constexpr uint64_t kSlotBuffer = 0x10000;     ///< frames are received here
+inline constexpr uint64_t kSlotBufferBytes = 0x20000;
+inline constexpr uint64_t kSlotMappedBytes = kSlotBuffer + kSlotBufferBytes;
+
+/// Calls that carry more than a slot's buffer: an area of its own for each slot, mapped for that call.
+inline constexpr uint64_t kLargeAreasOffset = 4ull << 30;
+inline constexpr uint64_t kLargeAreaBytes = 48ull << 20;
+
+inline constexpr uint32_t kSignalQueue = 32;
+
+enum class AgentState : uint32_t {
+  kStarting = 0,
+  kIdle = 1,     ///< waiting for a frame
+  kWorking = 2,  ///< carrying out a call
+  kFailed = 3,   ///< could not connect; `error` says why; waits for the custodian
+  kLost = 4,     ///< the connection ended unasked; waits for the custodian, then ends the process
+  kEnded = 5,    ///< teardown is complete
+};
+
+enum class RingMode : uint32_t {
+  kWithoutDescriptor = 0,  ///< Linux 6.5: NO_MMAP, REGISTERED_FD_ONLY
+  kRegistered = 1,         ///< Linux 5.18: a descriptor for some microseconds
+  kPlainSocket = 2,        ///< no io_uring: a high descriptor, close-on-exec
+};
+
+/// Head of a slot. The first fields are known to the assembly stubs by offset.
+struct AgentSlot {
+  uint32_t abort_sequence;    // 0: set from outside: the call with this sequence must not go on
+  uint32_t current_sequence;  // 4
+  uint32_t signals_taken;     // 8: number of the last signal that the handler took in this thread
+  uint32_t signals_acked;     // 12: number of the last one that the guest thread has been given
+  uint32_t signals_sent;      // 16: number of the last one that was sent to the away side
+  uint32_t verdict;           // 20: Verdict of the call
+  uint64_t call_number;       // 24
+  uint64_t call_args[6];      // 32
+  uint64_t enter_number;      // 80
+  uint64_t enter_args[6];     // 88
+
+  uint64_t window;
+  uint32_t index;             ///< of this slot
+  uint32_t peer_address;      ///< IPv4, network order
+  uint16_t peer_port;         ///< network order
+  uint16_t reserved0;
+  uint32_t epoch;
+  uint8_t token[16];
+  uint32_t ring_mode;         ///< RingMode asked for; changed to what was possible
+  int32_t error;              ///< errno of the last failure
+  uint32_t state;             ///< AgentState
+  uint32_t calls_accepted;    ///< CALL, CLONE, EXIT frames accepted on this connection; 0 means nothing has happened
+  int32_t socket;             ///< kPlainSocket: the descriptor
+  uint32_t full_mask_set;     ///< the signal queue was full: everything is blocked, saved_mask is the true one
+  uint64_t saved_mask;
+  uint32_t ring_index;
+  uint32_t ring_ready;
+  uint32_t sq_mask, cq_mask;
+  uint64_t sq_head, sq_tail, sq_array, cq_head, cq_tail, cqes;  ///< addresses inside the ring page
+  uint32_t receive_pending;
+  uint32_t send_failed;
+  int32_t receive_result;
+  uint32_t receive_done;
+  uint64_t last_scratch;      ///< of the call before, for kCallResumes
+  uint32_t tid;
+  uint32_t pid;
+};
+
+/// One call of a batch run by agent_entry_batch: executed in order, all of them.
+struct BatchCall {
+  uint64_t number;
+  uint64_t args[6];
+  int64_t result;
+};
+inline constexpr uint32_t kMaxBatchCalls = kSlotBufferBytes / sizeof(BatchCall) / 2;
+
+inline constexpr uint64_t slot_address(uint64_t window, int slot) {
+  return window + kSlotsOffset + static_cast<uint64_t>(slot) * kSlotBytes;
+}
+inline constexpr uint64_t large_area_address(uint64_t window, int slot) {
+  return window + kLargeAreasOffset + static_cast<uint64_t>(slot) * kLargeAreaBytes;
+}
+static_assert(kSlotsOffset + kSlotCount * kSlotBytes <= kLargeAreasOffset);
+static_assert(kLargeAreasOffset + kSlotCount * kLargeAreaBytes <= kWindowBytes);
+static_assert(kMaxScratchBytes + (1 << 20) <= kLargeAreaBytes);
+
+}  // namespace mosix

@@ -1,0 +1,26 @@
+// The deputy thread's end of its channel: a TCP connection that is in no descriptor table (io_uring ring
+// without a descriptor, direct socket), or, where the kernel lacks that, the nearest thing to it.
+#pragma once
+
+#include <stddef.h>
+
+#include "libmosix/agent/agent.h"
+
+namespace mosix {
+
+/// Connects the slot's channel to slot->peer; picks the best RingMode from slot->ring_mode on. 0 or -errno.
+int64_t channel_connect(AgentSlot* slot);
+
+/// Queues one contiguous message. It leaves at the latest with the next channel_receive; `bytes` must stay
+/// as they are until the peer has answered. Large messages are waited for. 0 or -errno.
+int64_t channel_send(AgentSlot* slot, const void* data, size_t bytes);
+
+/// At least one byte into the buffer, waiting as long as it takes; while waiting, tells the away side of
+/// signals that arrive. Bytes, 0 at the end of the connection, or -errno.
+int64_t channel_receive(AgentSlot* slot, void* data, size_t bytes);
+
+/// Shuts the connection at once (the kernel's own close comes tens of milliseconds after exit or exec) and
+/// gives ring and socket back.
+void channel_close(AgentSlot* slot);
+
+}  // namespace mosix

@@ -1,0 +1,136 @@
+# The agent's assembly: entry points, the two guarded system calls, the signal restorer. x86-64.
+#
+# A guarded call is the stretch from `check` to the `syscall` instruction. The signal handler (in-process) and
+# the custodian (by ptrace) may both find the thread there; whoever does moves the instruction pointer to the
+# `abort` label, so a signal or an abort that comes after the check but before the kernel is entered is never
+# slept over. Standing ON the syscall instruction also means "rewound by the kernel to be restarted": the
+# same answer is right. Offsets are those of struct AgentSlot.
+
+        .section .text.entry, "ax"
+        .globl agent_entry_deputy, agent_entry_teardown, agent_entry_batch, agent_led_syscall, agent_led_trap
+
+# rdi: slot. The stack pointer is the top of the slot's stack.
+agent_entry_deputy:
+        xorl    %ebp, %ebp
+        andq    $-16, %rsp
+        call    agent_deputy_main
+        ud2
+
+# rdi: slot. Closes the channel, gives the ring back, traps to the tracer.
+agent_entry_teardown:
+        xorl    %ebp, %ebp
+        andq    $-16, %rsp
+        call    agent_teardown
+        int3
+        ud2
+
+# rdi: array of BatchCall, rsi: count. Traps to the tracer when all are done.
+agent_entry_batch:
+        movq    %rdi, %rbx
+        movq    %rsi, %r12
+1:      testq   %r12, %r12
+        jz      2f
+        movq    (%rbx), %rax
+        movq    8(%rbx), %rdi
+        movq    16(%rbx), %rsi
+        movq    24(%rbx), %rdx
+        movq    32(%rbx), %r10
+        movq    40(%rbx), %r8
+        movq    48(%rbx), %r9
+        syscall
+        movq    %rax, 56(%rbx)
+        addq    $64, %rbx
+        decq    %r12
+        jmp     1b
+2:      int3
+        ud2
+
+# A syscall instruction for a tracer that leads a thread through one call.
+agent_led_syscall:
+        syscall
+agent_led_trap:
+        int3
+        ud2
+
+        .text
+        .globl agent_call, agent_call_check, agent_call_syscall, agent_call_end, agent_call_abort
+        .globl agent_enter, agent_enter_check, agent_enter_syscall, agent_enter_end, agent_enter_abort
+        .globl agent_restorer, agent_clone
+        .hidden agent_call, agent_call_check, agent_call_syscall, agent_call_end, agent_call_abort
+        .hidden agent_enter, agent_enter_check, agent_enter_syscall, agent_enter_end, agent_enter_abort
+        .hidden agent_restorer, agent_clone
+
+# int64_t agent_call(AgentSlot*): the forwarded call.
+agent_call:
+        pushq   %rbx
+        movq    %rdi, %rbx
+        movq    24(%rbx), %rax
+        movq    32(%rbx), %rdi
+        movq    40(%rbx), %rsi
+        movq    48(%rbx), %rdx
+        movq    56(%rbx), %r10
+        movq    64(%rbx), %r8
+        movq    72(%rbx), %r9
+agent_call_check:
+        movl    0(%rbx), %ecx
+        cmpl    4(%rbx), %ecx
+        je      agent_call_abort
+        movl    8(%rbx), %ecx
+        cmpl    12(%rbx), %ecx
+        jne     agent_call_abort
+agent_call_syscall:
+        syscall
+agent_call_end:
+        popq    %rbx
+        ret
+agent_call_abort:
+        movl    $1, 20(%rbx)            # Verdict::kRestart
+        movq    $-513, %rax             # -ERESTARTNOINTR: nothing was executed
+        popq    %rbx
+        ret
+
+# int64_t agent_enter(AgentSlot*): wait for the channel; -EINTR as soon as a signal waits to be sent.
+agent_enter:
+        pushq   %rbx
+        movq    %rdi, %rbx
+        movq    80(%rbx), %rax
+        movq    88(%rbx), %rdi
+        movq    96(%rbx), %rsi
+        movq    104(%rbx), %rdx
+        movq    112(%rbx), %r10
+        movq    120(%rbx), %r8
+        movq    128(%rbx), %r9
+agent_enter_check:
+        movl    8(%rbx), %ecx
+        cmpl    16(%rbx), %ecx
+        jne     agent_enter_abort
+agent_enter_syscall:
+        syscall
+agent_enter_end:
+        popq    %rbx
+        ret
+agent_enter_abort:
+        movq    $-4, %rax
+        popq    %rbx
+        ret
+
+agent_restorer:
+        movl    $15, %eax
+        syscall
+        ud2
+
+# int64_t agent_clone(flags, stack_top, child_slot): the child starts as a deputy on its slot.
+agent_clone:
+        movq    %rdx, %r9
+        xorl    %edx, %edx
+        xorl    %r10d, %r10d
+        xorl    %r8d, %r8d
+        movl    $56, %eax
+        syscall
+        testq   %rax, %rax
+        jz      1f
+        ret
+1:      movq    %r9, %rdi
+        jmp     agent_entry_deputy
+
+        .section .note.GNU-stack, "", @progbits
