@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Installs the Debian 12 packages that build, tests, benchmarks and demo need; only what is missing. Quiet
+# unless something goes wrong. Asks sudo when it is not root. `--list` prints the packages and ends.
+set -euo pipefail
+
+build=(gcc g++ clang meson ninja-build pkg-config clang-format binutils
+  libc6-dev libfmt-dev libexpected-dev libcli11-dev nlohmann-json3-dev libtomlplusplus-dev doctest-dev
+  libseccomp-dev liburing-dev libssl-dev libunwind-dev libzstd-dev liblz4-dev libxxhash-dev libsqlite3-dev
+  libsystemd-dev)
+lab=(iproute2 util-linux procps)
+programs=(bash coreutils gawk mawk perl python3 sqlite3 gzip xz-utils zstd tar findutils openssl curl make tmux
+  vim less ffmpeg povray povray-includes netcat-openbsd man-db)
+# The clang build with sanitizers needs its runtime library, which clang itself only recommends.
+packages=("${build[@]}" "${lab[@]}" "${programs[@]}" libclang-rt-dev)
+
+if [[ ${1-} == --list ]]; then
+  printf '%s\n' "${packages[@]}"
+  exit 0
+fi
+
+missing=()
+for package in "${packages[@]}"; do
+  state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
+  [[ $state == installed ]] || missing+=("$package")
+done
+if [[ ${#missing[@]} -eq 0 ]]; then
+  echo "setup: all ${#packages[@]} packages are installed"
+  exit 0
+fi
+
+as_root=()
+if [[ $(id -u) -ne 0 ]]; then
+  command -v sudo >/dev/null || { echo "setup: run as root, or install sudo; missing: ${missing[*]}" >&2; exit 1; }
+  as_root=(sudo)
+fi
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+apt() { # keeps apt silent while it works, shows everything when it fails
+  if ! "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 "$@" >"$log" 2>&1; then
+    cat "$log" >&2
+    echo "setup: apt-get $1 failed" >&2
+    exit 1
+  fi
+}
+
+echo "setup: installing ${#missing[@]} packages: ${missing[*]}"
+apt update
+apt install -y --no-install-recommends "${missing[@]}"
+echo "setup: done"
