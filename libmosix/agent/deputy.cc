@@ -133,6 +133,11 @@ void send_reply(AgentSlot* slot, uint32_t sequence, int64_t result, Verdict verd
     move_down(data + data_bytes, scratch + outs[i].offset, lengths[i]);
     data_bytes += lengths[i];
   }
+  // Padded to 8; the bytes behind the last region are scratch or room behind it, ours to overwrite.
+  if (data_bytes % 8 != 0) {
+    zero_bytes(data + data_bytes, 8 - data_bytes % 8);
+    data_bytes += 8 - data_bytes % 8;
+  }
   uint64_t signal_bytes = signals * sizeof(Siginfo);
   fill_header(slot, header, FrameType::kReply, sequence, head_bytes - sizeof(FrameHeader) + data_bytes + signal_bytes);
 
@@ -235,10 +240,14 @@ bool carry_out_call(AgentSlot* slot, const Frame& frame) {
   uint8_t* in = frame.body + sizeof(CallBody) + tables;
   if (!outs_are_sound(outs, call.out_count, call.scratch_bytes)) return false;
 
-  // Scratch begins where the in part already is (rounded up to 16), and goes on behind the frame.
-  auto* scratch = reinterpret_cast<uint8_t*>((address_of(in) + 15) & ~15ull);
+  // Scratch begins where the in part already is (rounded up to 16), and goes on behind the frame. Transfers of
+  // whole sectors begin at a page, for files opened with O_DIRECT.
+  constexpr uint64_t kSectorBytes = 512;
+  bool sectors = call.scratch_bytes >= kSectorBytes && (call.in_bytes == 0 || call.in_bytes % kSectorBytes == 0);
+  uint64_t alignment = sectors ? 4096 : 16;
+  auto* scratch = reinterpret_cast<uint8_t*>((address_of(in) + alignment - 1) & ~(alignment - 1));
   bool large = false;
-  if (scratch + call.scratch_bytes > frame.room + frame.room_bytes) {
+  if (scratch + call.scratch_bytes + 8 > frame.room + frame.room_bytes) {
     scratch = map_large_area(slot);
     if (scratch == nullptr) return false;
     large = true;

@@ -42,6 +42,12 @@ inline void move_down(void* to, const void* from, size_t bytes) { copy_bytes(to,
 inline void move_up(void* to, const void* from, size_t bytes) {
   auto* t = static_cast<uint8_t*>(to) + bytes;
   auto* f = static_cast<const uint8_t*>(from) + bytes;
+  for (; bytes >= 8; bytes -= 8) {
+    t -= 8, f -= 8;
+    uint64_t word;
+    __builtin_memcpy(&word, f, 8);
+    __builtin_memcpy(t, &word, 8);
+  }
   while (bytes-- > 0) *--t = *--f;
 }
 
