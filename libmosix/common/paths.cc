@@ -34,9 +34,12 @@ std::string find_component(const std::string& name) {
   std::string libexec = from_environment("MOSIX_LIBEXEC");
   for (const fs::path& dir :
        {here, here / "../libexec/mosix", here / "../lib/mosix", here / "../deputy", here / "../remote",
-        here / "../cluster", here / "../tools", here / "../libmosix/preload", fs::path(libexec) / "deputy",
-        fs::path(libexec) / "remote", fs::path(libexec) / "cluster", fs::path(libexec) / "tools",
-        fs::path(libexec) / "libmosix/preload", fs::path("/usr/libexec/mosix"), fs::path("/usr/lib/mosix")}) {
+        here / "sandbox", here / "../remote/sandbox", here / "../../remote/sandbox", here / "../cluster",
+        here / "../tools", here / "../libmosix/preload", fs::path(libexec) / "deputy",
+        fs::path(libexec) / "remote", fs::path(libexec) / "remote/sandbox", fs::path(libexec) / "cluster",
+        fs::path(libexec) / "tools", fs::path(libexec) / "libmosix/preload", fs::path("/usr/libexec/mosix"),
+        fs::path("/usr/lib/mosix")}) {
+    if (dir.is_relative()) continue;  // no MOSIX_LIBEXEC: the current folder is not ours to search
     fs::path candidate = dir / name;
     if (fs::exists(candidate, ignored)) return fs::weakly_canonical(candidate, ignored).string();
   }
