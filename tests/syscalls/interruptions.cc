@@ -1,0 +1,209 @@
+// Calls that block and are met by a signal: EINTR where Linux says so, restarts where the handler asks for
+// them, partial results. A timer keeps knocking until the call has been met; nothing depends on who is
+// faster.
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/file.h>
+#include <sys/ipc.h>
+#include <sys/msg.h>
+#include <sys/select.h>
+#include <sys/sem.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <functional>
+#include <vector>
+
+#include "signal_tools.h"
+
+using check::Scratch;
+
+namespace {
+
+/// Makes a call that blocks for ever until it has been interrupted.
+void interrupted(const char* what, const std::function<long()>& call, int flags = 0) {
+  Knocking knocking(20, flags);
+  errno = 0;
+  const long result = call();
+  const int code = errno;
+  if (result != -1 || code != EINTR)
+    check::differs(
+        __FILE__, __LINE__,
+        std::string(what) + " gave " + std::to_string(result) + " with " + strerror(code) + " and not EINTR");
+  CHECK(handled >= 1);
+}
+
+void blocked_calls_are_interrupted() {
+  Scratch scratch;
+  char buffer[65536];
+  int ends[2], pair[2];
+  CHECK_EQ(pipe(ends), 0);
+  CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+  interrupted("read", [&] { return read(ends[0], buffer, 1); });
+  interrupted("recv", [&] { return recv(pair[0], buffer, 1, 0); });
+  CHECK_EQ(fcntl(ends[1], F_SETPIPE_SZ, 65536), 65536);
+  memset(buffer, 0, sizeof buffer);
+  CHECK_EQ(write(ends[1], buffer, sizeof buffer), 65536);
+  interrupted("write", [&] { return write(ends[1], buffer, 1); });
+  pollfd watch{pair[0], POLLIN, 0};
+  interrupted("poll", [&] { return poll(&watch, 1, -1); });
+  interrupted("ppoll", [&] { return ppoll(&watch, 1, nullptr, nullptr); });
+  fd_set set;
+  FD_ZERO(&set);
+  interrupted("select", [&] { return select(0, &set, nullptr, nullptr, nullptr); });
+  interrupted("pselect", [&] { return pselect(0, &set, nullptr, nullptr, nullptr, nullptr); });
+  const int epoll = epoll_create1(0);
+  epoll_event event{};
+  interrupted("epoll_wait", [&] { return epoll_wait(epoll, &event, 1, -1); });
+  const int server = socket(AF_UNIX, SOCK_STREAM, 0);
+  sockaddr_un name{};
+  name.sun_family = AF_UNIX;
+  strcpy(name.sun_path, "s");
+  CHECK_EQ(bind(server, reinterpret_cast<sockaddr*>(&name), sizeof name), 0);
+  CHECK_EQ(listen(server, 1), 0);
+  interrupted("accept", [&] { return accept(server, nullptr, nullptr); });
+  interrupted("pause", [] { return pause(); });
+  timespec rest{};
+  const timespec long_while{1000, 0};
+  interrupted("nanosleep", [&] { return nanosleep(&long_while, &rest); });
+  CHECK(rest.tv_sec >= 990 && rest.tv_sec < 1000);
+  sigset_t none, usr1;
+  sigemptyset(&none);
+  sigemptyset(&usr1);
+  sigaddset(&usr1, SIGUSR1);
+  interrupted("sigsuspend", [&] { return sigsuspend(&none); });
+  interrupted("sigwaitinfo", [&] { return sigwaitinfo(&usr1, nullptr); });
+  interrupted("sigtimedwait", [&] { return sigtimedwait(&usr1, nullptr, &long_while); });
+  const int queue = msgget(IPC_PRIVATE, 0600);
+  struct {
+    long type;
+    char text[8];
+  } message{};
+  interrupted("msgrcv", [&] { return msgrcv(queue, &message, 8, 0, 0); });
+  msgctl(queue, IPC_RMID, nullptr);
+  const int semaphores = semget(IPC_PRIVATE, 1, 0600);
+  sembuf down{0, -1, 0};
+  interrupted("semop", [&] { return semop(semaphores, &down, 1); });
+  interrupted("semtimedop", [&] { return semtimedop(semaphores, &down, 1, &long_while); });
+  semctl(semaphores, 0, IPC_RMID);
+  CHECK_EQ(mkfifo("fifo", 0600), 0);
+  interrupted("open of a fifo", [] { return open("fifo", O_RDONLY); });
+  // A child that stays until its pipe closes: for wait and for locks.
+  int hold[2], ready[2];
+  CHECK_EQ(pipe(hold), 0);
+  CHECK_EQ(pipe(ready), 0);
+  const int file = open("locked", O_RDWR | O_CREAT, 0600);
+  fflush(stdout);
+  const pid_t child = fork();
+  if (child == 0) {
+    close(hold[1]);
+    struct flock lock {};
+    lock.l_type = F_WRLCK;
+    const int own = open("locked", O_RDWR);
+    if (fcntl(own, F_SETLK, &lock) != 0 || flock(own, LOCK_EX) != 0) _exit(1);
+    if (write(ready[1], "r", 1) != 1) _exit(2);
+    _exit(read(hold[0], buffer, 1) == 0 ? 0 : 3);
+  }
+  close(hold[0]);
+  CHECK_EQ(read(ready[0], buffer, 1), 1);
+  int status = 0;
+  siginfo_t info{};
+  interrupted("wait4", [&] { return waitpid(child, &status, 0); });
+  interrupted("waitid", [&] { return waitid(P_PID, static_cast<id_t>(child), &info, WEXITED); });
+  struct flock lock {};
+  lock.l_type = F_RDLCK;
+  interrupted("fcntl lock", [&] { return fcntl(file, F_SETLKW, &lock); });
+  interrupted("flock", [&] { return flock(file, LOCK_SH); });
+  close(hold[1]);
+  CHECK_EQ(waitpid(child, &status, 0), child);
+  CHECK_EQ(status, 0);
+  // These are interrupted even where the handler asks for restarts.
+  interrupted(
+      "poll, restart", [&] { return poll(&watch, 1, -1); }, SA_RESTART);
+  interrupted(
+      "pause, restart", [] { return pause(); }, SA_RESTART);
+  interrupted(
+      "nanosleep, restart", [&] { return nanosleep(&long_while, nullptr); }, SA_RESTART);
+  interrupted(
+      "epoll_wait, restart", [&] { return epoll_wait(epoll, &event, 1, -1); }, SA_RESTART);
+  interrupted(
+      "semop on removal",
+      [&] {
+        const int own = semget(IPC_PRIVATE, 1, 0600);
+        const long result = semop(own, &down, 1);
+        const int code = errno;
+        semctl(own, 0, IPC_RMID);
+        errno = code;
+        return result;
+      },
+      SA_RESTART);
+  for (int fd : {ends[0], ends[1], pair[0], pair[1], epoll, server, ready[0], ready[1], file}) close(fd);
+}
+
+int restart_pipe[2];
+
+void calls_go_on_after_a_handler() {
+  // The handler runs again and again; at its fifth time it lets the call succeed.
+  CHECK_EQ(pipe(restart_pipe), 0);
+  char byte = 0;
+  {
+    Knocking knocking(10, SA_RESTART);
+    Handler handler(
+        SIGALRM,
+        [](int) {
+          handled = handled + 1;
+          if (handled == 5 && write(restart_pipe[1], "x", 1) != 1) _exit(9);
+        },
+        SA_RESTART);
+    CHECK_EQ(read(restart_pipe[0], &byte, 1), 1);
+    CHECK(handled >= 5);
+  }
+  CHECK_EQ(byte, 'x');
+  // wait4, likewise: the child ends when the handler closes its pipe.
+  fflush(stdout);
+  static int gate[2];
+  CHECK_EQ(pipe(gate), 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    close(gate[1]);
+    char end;
+    _exit(read(gate[0], &end, 1) == 0 ? 33 : 1);
+  }
+  close(gate[0]);
+  int status = 0;
+  {
+    Knocking knocking(10);
+    Handler handler(
+        SIGALRM,
+        [](int) {
+          handled = handled + 1;
+          if (handled == 5) close(gate[1]);
+        },
+        SA_RESTART);
+    CHECK_EQ(waitpid(child, &status, 0), child);
+    CHECK(handled >= 5);
+  }
+  CHECK_EQ(WEXITSTATUS(status), 33);
+  close(restart_pipe[0]);
+  close(restart_pipe[1]);
+}
+
+void interrupted_transfer_is_partial() {
+  int ends[2];
+  CHECK_EQ(pipe(ends), 0);
+  CHECK_EQ(fcntl(ends[1], F_SETPIPE_SZ, 65536), 65536);
+  std::vector<char> data(200000, 'p');
+  Knocking knocking(20);
+  CHECK_EQ(write(ends[1], data.data(), data.size()), 65536);
+  close(ends[0]);
+  close(ends[1]);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return check::run(argc, argv,
+                    {{"blocked-calls-are-interrupted", blocked_calls_are_interrupted},
+                     {"calls-go-on-after-a-handler", calls_go_on_after_a_handler},
+                     {"interrupted-transfer-is-partial", interrupted_transfer_is_partial}});
+}

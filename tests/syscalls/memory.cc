@@ -1,0 +1,401 @@
+// Memory: mappings of every kind, growth, protection, what fork shares and what it copies, and faults.
+#include <sched.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <sys/ipc.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/shm.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+
+#include <atomic>
+#include <fstream>
+#include <vector>
+
+#include "check.h"
+
+using check::Scratch;
+
+namespace {
+
+constexpr size_t kPage = 4096;
+
+char* anonymous(size_t bytes, int protection = PROT_READ | PROT_WRITE, int flags = MAP_PRIVATE) {
+  void* at = mmap(nullptr, bytes, protection, flags | MAP_ANONYMOUS, -1, 0);
+  CHECK(at != MAP_FAILED);
+  return static_cast<char*>(at);
+}
+
+sigjmp_buf jump;
+void* fault_address;
+
+/// Whether a byte can be read (or written); the address of the fault is checked on the way.
+bool can_touch(char* at, bool write) {
+  struct sigaction action {
+  }, segv{}, bus{};
+  action.sa_flags = SA_SIGINFO;
+  action.sa_sigaction = [](int, siginfo_t* info, void*) {
+    fault_address = info->si_addr;
+    siglongjmp(jump, 1);
+  };
+  CHECK_EQ(sigaction(SIGSEGV, &action, &segv), 0);
+  CHECK_EQ(sigaction(SIGBUS, &action, &bus), 0);
+  bool touched = false;
+  if (sigsetjmp(jump, 1) == 0) {
+    volatile char* byte = at;
+    if (write)
+      *byte = 1;
+    else
+      (void)*byte;
+    touched = true;
+  } else {
+    CHECK(fault_address == at);
+  }
+  sigaction(SIGSEGV, &segv, nullptr);
+  sigaction(SIGBUS, &bus, nullptr);
+  return touched;
+}
+
+void anonymous_is_zero_and_stays() {
+  constexpr size_t kBytes = 5 << 20;
+  char* memory = anonymous(kBytes);
+  for (size_t i = 0; i < kBytes; i += 511) CHECK_EQ(memory[i], 0);
+  for (size_t i = 0; i < kBytes; i += kPage) memory[i] = static_cast<char>(i >> 12);
+  move_point();
+  for (size_t i = 0; i < kBytes; i += kPage) CHECK_EQ(memory[i], static_cast<char>(i >> 12));
+  CHECK_EQ(munmap(memory + kPage, kPage), 0);
+  CHECK(can_touch(memory, true));
+  CHECK(!can_touch(memory + kPage, false));
+  CHECK(can_touch(memory + 2 * kPage, true));
+  CHECK_EQ(munmap(memory, kBytes), 0);
+  CHECK_FAILS(syscall(SYS_munmap, memory + 1, kPage), EINVAL);
+  CHECK_FAILS(syscall(SYS_mmap, 0L, 0L, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0L), EINVAL);
+}
+
+void fixed_places() {
+  char* memory = anonymous(4 * kPage);
+  memset(memory, 7, 4 * kPage);
+  CHECK(mmap(memory + kPage, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
+        memory + kPage);
+  CHECK_EQ(memory[kPage], 0);
+  CHECK_EQ(memory[2 * kPage], 7);
+  CHECK_FAILS(reinterpret_cast<long>(
+                  mmap(memory, kPage, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0)),
+              EEXIST);
+  CHECK_EQ(munmap(memory, 4 * kPage), 0);
+  CHECK(mmap(memory, kPage, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) == memory);
+  CHECK_EQ(munmap(memory, kPage), 0);
+}
+
+void files_in_memory() {
+  Scratch scratch;
+  const int fd = open("file", O_RDWR | O_CREAT, 0600);
+  std::vector<char> data(3 * kPage + 100);
+  for (size_t i = 0; i < data.size(); ++i) data[i] = static_cast<char>('a' + i % 26);
+  CHECK_EQ(write(fd, data.data(), data.size()), static_cast<ssize_t>(data.size()));
+  char* copy = static_cast<char*>(mmap(nullptr, 5 * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0));
+  CHECK(copy != MAP_FAILED);
+  CHECK_EQ(memcmp(copy, data.data(), data.size()), 0);
+  CHECK_EQ(copy[data.size()], 0);
+  CHECK(!can_touch(copy + 4 * kPage, false));  // a whole page behind the end of the file
+  move_point();
+  copy[10] = '!';
+  char byte = 0;
+  CHECK_EQ(pread(fd, &byte, 1, 10), 1);
+  CHECK_EQ(byte, data[10]);
+  CHECK_EQ(memcmp(copy + kPage, data.data() + kPage, kPage), 0);
+  char* second = static_cast<char*>(mmap(nullptr, kPage, PROT_READ, MAP_PRIVATE, fd, kPage));
+  CHECK(second != MAP_FAILED);
+  close(fd);
+  CHECK_EQ(memcmp(second, data.data() + kPage, kPage), 0);
+  CHECK_EQ(copy[10], '!');
+  CHECK_EQ(munmap(copy, 5 * kPage), 0);
+  CHECK_EQ(munmap(second, kPage), 0);
+  CHECK_FAILS(reinterpret_cast<long>(mmap(nullptr, kPage, PROT_READ, MAP_PRIVATE, 999, 0)), EBADF);
+}
+
+void shared_file_mapping() {
+  Scratch scratch;
+  const int fd = open("file", O_RDWR | O_CREAT, 0600);
+  CHECK_EQ(ftruncate(fd, 2 * kPage), 0);
+  char* memory = static_cast<char*>(mmap(nullptr, 2 * kPage, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+  CHECK(memory != MAP_FAILED);
+  memcpy(memory + 100, "written through memory", 22);
+  char text[32] = {};
+  CHECK_EQ(pread(fd, text, 22, 100), 22);
+  CHECK_EQ(std::string(text), "written through memory");
+  move_point();
+  CHECK_EQ(pwrite(fd, "written through file", 20, kPage), 20);
+  CHECK_EQ(std::string(memory + kPage), "written through file");
+  CHECK_EQ(msync(memory, 2 * kPage, MS_SYNC), 0);
+  CHECK_EQ(check::in_child([&] {
+             memory[0] = 'c';
+             return 0;
+           }),
+           0);
+  CHECK_EQ(memory[0], 'c');
+  CHECK_EQ(munmap(memory, 2 * kPage), 0);
+  close(fd);
+}
+
+void remapping() {
+  char* memory = anonymous(4 * kPage);
+  for (int i = 0; i < 4; ++i) memory[static_cast<size_t>(i) * kPage] = static_cast<char>(i + 1);
+  char* larger = static_cast<char*>(mremap(memory, 4 * kPage, 300 * kPage, MREMAP_MAYMOVE));
+  CHECK(larger != MAP_FAILED);
+  for (int i = 0; i < 4; ++i) CHECK_EQ(larger[static_cast<size_t>(i) * kPage], i + 1);
+  CHECK_EQ(larger[299 * kPage], 0);
+  move_point();
+  CHECK(mremap(larger, 300 * kPage, 2 * kPage, 0) == larger);
+  CHECK(!can_touch(larger + 2 * kPage, false));
+  char* room = anonymous(8 * kPage);
+  CHECK(mremap(larger, 2 * kPage, 2 * kPage, MREMAP_MAYMOVE | MREMAP_FIXED, room + 4 * kPage) ==
+        room + 4 * kPage);
+  CHECK_EQ(room[4 * kPage], 1);
+  CHECK_EQ(room[5 * kPage], 2);
+  CHECK(!can_touch(larger, false));
+  CHECK_EQ(munmap(room, 8 * kPage), 0);
+}
+
+void protection() {
+  char* memory = anonymous(3 * kPage);
+  memset(memory, 5, 3 * kPage);
+  CHECK_EQ(mprotect(memory + kPage, kPage, PROT_READ), 0);
+  CHECK(can_touch(memory + kPage, false));
+  CHECK(!can_touch(memory + kPage, true));
+  CHECK_EQ(mprotect(memory + kPage, kPage, PROT_NONE), 0);
+  move_point();
+  CHECK(!can_touch(memory + kPage, false));
+  CHECK(can_touch(memory + 2 * kPage, true));
+  CHECK_EQ(mprotect(memory + kPage, kPage, PROT_READ | PROT_WRITE), 0);
+  CHECK_EQ(memory[kPage], 5);  // what was there outlives the time without access
+  CHECK_EQ(munmap(memory, 3 * kPage), 0);
+  CHECK_FAILS(mprotect(memory, kPage, PROT_READ), ENOMEM);
+}
+
+void code_made_at_run_time() {
+  // mov eax, N; ret
+  char* code = anonymous(kPage);
+  const unsigned char bytes[] = {0xb8, 41, 0, 0, 0, 0xc3};
+  memcpy(code, bytes, sizeof bytes);
+  CHECK_EQ(mprotect(code, kPage, PROT_READ | PROT_EXEC), 0);
+  auto function = reinterpret_cast<int (*)()>(code);
+  CHECK_EQ(function(), 41);
+  move_point();
+  CHECK_EQ(function(), 41);
+  CHECK_EQ(mprotect(code, kPage, PROT_READ | PROT_WRITE), 0);
+  code[1] = 42;
+  CHECK_EQ(mprotect(code, kPage, PROT_READ | PROT_EXEC), 0);
+  CHECK_EQ(function(), 42);
+  CHECK_EQ(munmap(code, kPage), 0);
+}
+
+void given_back_pages_are_zero() {
+  char* memory = anonymous(64 * kPage);
+  memset(memory, 9, 64 * kPage);
+  CHECK_EQ(madvise(memory + kPage, 10 * kPage, MADV_DONTNEED), 0);
+  CHECK_EQ(memory[kPage], 0);
+  CHECK_EQ(memory[0], 9);
+  CHECK_EQ(memory[11 * kPage], 9);
+  CHECK_EQ(madvise(memory + 20 * kPage, 10 * kPage, MADV_DONTNEED), 0);
+  move_point();  // these have not been touched since
+  for (size_t i = 20; i < 30; ++i) CHECK_EQ(memory[i * kPage], 0);
+  CHECK_EQ(memory[30 * kPage], 9);
+  CHECK_EQ(madvise(memory, 64 * kPage, MADV_WILLNEED), 0);
+  CHECK_FAILS(madvise(memory + 1, kPage, MADV_DONTNEED), EINVAL);
+  CHECK_FAILS(madvise(memory, kPage, 9999), EINVAL);
+  CHECK_EQ(munmap(memory, 64 * kPage), 0);
+  // A private file mapping goes back to what the file has.
+  Scratch scratch;
+  const int fd = open("file", O_RDWR | O_CREAT, 0600);
+  CHECK_EQ(write(fd, "original", 8), 8);
+  char* file = static_cast<char*>(mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0));
+  CHECK(file != MAP_FAILED);
+  memcpy(file, "changed!", 8);
+  CHECK_EQ(madvise(file, kPage, MADV_DONTNEED), 0);
+  CHECK_EQ(std::string(file, 8), "original");
+  munmap(file, kPage);
+  close(fd);
+}
+
+void the_heap_grows_and_shrinks() {
+  char* start = static_cast<char*>(sbrk(0));
+  CHECK(start != reinterpret_cast<char*>(-1));
+  CHECK(sbrk(1 << 20) == start);
+  memset(start, 3, 1 << 20);
+  move_point();
+  CHECK(sbrk(0) == start + (1 << 20));
+  CHECK_EQ(start[(1 << 20) - 1], 3);
+  CHECK(sbrk(1 << 20) == start + (1 << 20));
+  CHECK_EQ(start[(2 << 20) - 1], 0);
+  CHECK_EQ(brk(start), 0);
+  CHECK(sbrk(0) == start);
+}
+
+__attribute__((noinline)) size_t descend(size_t depth) {
+  volatile char frame[1000];
+  frame[0] = static_cast<char>(depth);
+  frame[999] = 1;
+  return depth == 0 ? 0 : descend(depth - 1) + static_cast<size_t>(frame[999]);
+}
+
+void the_stack_grows() {
+  CHECK_EQ(descend(100), 100u);
+  move_point();
+  CHECK_EQ(descend(4000), 4000u);  // about 4 MB, more than there was before the move
+}
+
+void a_stack_without_end_is_a_fault() {
+  const int status = check::in_child([] {
+    stack_t stack{};
+    stack.ss_size = 65536;
+    stack.ss_sp = anonymous(stack.ss_size);
+    sigaltstack(&stack, nullptr);
+    struct sigaction action {};
+    action.sa_flags = SA_ONSTACK;
+    action.sa_handler = [](int) { _exit(44); };
+    sigaction(SIGSEGV, &action, nullptr);
+    const rlimit small{1 << 20, 1 << 20};
+    setrlimit(RLIMIT_STACK, &small);
+    return descend(10000000) == 0 ? 1 : 2;
+  });
+  CHECK_EQ(WEXITSTATUS(status), 44);
+}
+
+void fork_copies_private_and_shares_shared() {
+  char* private_memory = anonymous(kPage);
+  char* shared = anonymous(kPage, PROT_READ | PROT_WRITE, MAP_SHARED);
+  private_memory[0] = shared[0] = 1;
+  CHECK_EQ(check::in_child([&] {
+             if (private_memory[0] != 1 || shared[0] != 1) return 1;
+             private_memory[0] = shared[0] = 2;
+             return 0;
+           }),
+           0);
+  CHECK_EQ(private_memory[0], 1);
+  CHECK_EQ(shared[0], 2);
+  // Parent and child talk through shared memory while both run.
+  auto* turn = reinterpret_cast<std::atomic<int>*>(shared + 64);
+  turn->store(0);
+  fflush(stdout);
+  const pid_t child = fork();
+  if (child == 0) {
+    for (int i = 0; i < 100; ++i) {
+      while (turn->load() != 2 * i + 1) sched_yield();
+      turn->store(2 * i + 2);
+    }
+    _exit(0);
+  }
+  for (int i = 0; i < 100; ++i) {
+    turn->store(2 * i + 1);
+    while (turn->load() != 2 * i + 2) sched_yield();
+  }
+  int status = -1;
+  CHECK_EQ(waitpid(child, &status, 0), child);
+  CHECK_EQ(status, 0);
+  munmap(private_memory, kPage);
+  munmap(shared, kPage);
+}
+
+void fork_options() {
+  char* memory = anonymous(2 * kPage);
+  memory[0] = memory[kPage] = 1;
+  CHECK_EQ(madvise(memory, kPage, MADV_DONTFORK), 0);
+  CHECK_EQ(madvise(memory + kPage, kPage, MADV_WIPEONFORK), 0);
+  CHECK_EQ(check::in_child([&] {
+             if (can_touch(memory, false)) return 1;
+             return memory[kPage] == 0 ? 0 : 2;
+           }),
+           0);
+  CHECK_EQ(memory[kPage], 1);
+  munmap(memory, 2 * kPage);
+}
+
+void system_v_segments() {
+  const int id = shmget(IPC_PRIVATE, 2 * kPage, IPC_CREAT | 0600);
+  CHECK(id >= 0);
+  char* memory = static_cast<char*>(shmat(id, nullptr, 0));
+  CHECK(memory != reinterpret_cast<char*>(-1));
+  CHECK_EQ(shmctl(id, IPC_RMID, nullptr), 0);
+  CHECK_EQ(check::in_child([&] {
+             strcpy(memory, "from the child");
+             return 0;
+           }),
+           0);
+  CHECK_EQ(std::string(memory), "from the child");
+  move_point();
+  CHECK_EQ(std::string(memory), "from the child");
+  CHECK_EQ(shmdt(memory), 0);
+}
+
+void what_the_kernel_says() {
+  char* memory = anonymous(4 * kPage);
+  memory[kPage] = 1;
+  unsigned char resident[4] = {};
+  CHECK_EQ(mincore(memory, 4 * kPage, resident), 0);
+  CHECK_EQ(resident[1] & 1, 1);
+  CHECK_EQ(mlock(memory, kPage), 0);
+  CHECK_EQ(munlock(memory, kPage), 0);
+  // Our own memory through the kernel.
+  char out[8] = {};
+  memcpy(memory, "inside!", 8);
+  iovec local{out, 8}, remote{memory, 8};
+  CHECK_EQ(process_vm_readv(getpid(), &local, 1, &remote, 1, 0), 8);
+  CHECK_EQ(std::string(out), "inside!");
+  const int fd = open("/proc/self/mem", O_RDONLY);
+  CHECK(fd >= 0);
+  CHECK_EQ(pread(fd, out, 3, static_cast<off_t>(reinterpret_cast<uintptr_t>(memory + 2))), 3);
+  CHECK_EQ(std::string(out, 3), "sid");
+  close(fd);
+  CHECK(sbrk(kPage) != reinterpret_cast<void*>(-1));
+  std::ifstream maps("/proc/self/maps");
+  std::string line;
+  bool stack = false, heap = false, own = false;
+  char path[4096] = {};
+  CHECK(readlink("/proc/self/exe", path, sizeof path - 1) > 0);
+  while (std::getline(maps, line)) {
+    stack = stack || line.find("[stack]") != std::string::npos;
+    heap = heap || line.find("[heap]") != std::string::npos;
+    own = own || line.find(path) != std::string::npos;
+  }
+  CHECK(stack);
+  CHECK(heap);
+  CHECK(own);
+  munmap(memory, 4 * kPage);
+}
+
+void much_memory() {
+  constexpr size_t kBytes = 40 << 20;
+  char* memory = anonymous(kBytes);
+  auto* words = reinterpret_cast<uint64_t*>(memory);
+  for (size_t i = 0; i < kBytes / 8; ++i) words[i] = i * 0x9e3779b97f4a7c15ull;
+  move_point();
+  for (size_t i = 0; i < kBytes / 8; i += 2) words[i] += 1;
+  move_point();
+  for (size_t i = 0; i < kBytes / 8; ++i)
+    CHECK_EQ(words[i], i * 0x9e3779b97f4a7c15ull + (i % 2 == 0 ? 1 : 0));
+  munmap(memory, kBytes);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return check::run(argc, argv,
+                    {{"anonymous-is-zero-and-stays", anonymous_is_zero_and_stays},
+                     {"fixed-places", fixed_places},
+                     {"files-in-memory", files_in_memory},
+                     {"shared-file-mapping", shared_file_mapping},
+                     {"remapping", remapping},
+                     {"protection", protection},
+                     {"code-made-at-run-time", code_made_at_run_time},
+                     {"given-back-pages-are-zero", given_back_pages_are_zero},
+                     {"the-heap-grows-and-shrinks", the_heap_grows_and_shrinks},
+                     {"the-stack-grows", the_stack_grows},
+                     {"a-stack-without-end-is-a-fault", a_stack_without_end_is_a_fault},
+                     {"fork-copies-private-and-shares-shared", fork_copies_private_and_shares_shared},
+                     {"fork-options", fork_options},
+                     {"system-v-segments", system_v_segments},
+                     {"what-the-kernel-says", what_the_kernel_says},
+                     {"much-memory", much_memory}});
+}
