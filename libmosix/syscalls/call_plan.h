@@ -17,9 +17,9 @@ namespace mosix {
 /// plan_call's errno for "one frame cannot carry this call": the process comes home and makes it there.
 inline constexpr int kCannotCarry = EOVERFLOW;
 
-/// A pointer that every kernel answers with EFAULT. It stands in for the guest's bad pointers, so that home's
-/// kernel makes its checks in its own order: read(-1, bad, 9) is EBADF, read(0, bad, 9) is EFAULT.
-inline constexpr uint64_t kBadPointer = 0xffff'8000'0000'0000;
+/// A pointer to where no process has memory, in the first page. It stands in for the guest's bad pointers, so
+/// that home's kernel makes its checks in its own order: read(-1, bad, 9) is EBADF, read(0, bad, 9) EFAULT.
+inline constexpr uint64_t kBadPointer = 256;
 
 /// Where an out region of the reply goes in the guest.
 struct OutDestination {
@@ -28,9 +28,9 @@ struct OutDestination {
   /// 0: all bytes are written. Otherwise only units of so many bytes that differ from what was sent: memory
   /// that the kernel would leave alone (events beside revents, a length behind a null address) stays alone.
   uint16_t unit_bytes = 0;
-  bool may_fault = false;      ///< Linux ignores a fault here (what is left of select's timeout)
-  int64_t result_above = -1;   ///< only if the result is greater (message i of recvmmsg)
-  uint32_t first_segment = 0;  ///< in CallPlan::segments; with segment_count 0 `address` is all
+  bool may_fault = false;            ///< Linux ignores a fault here (what is left of select's timeout)
+  int64_t result_above = INT64_MIN;  ///< only if the result is greater (message i of recvmmsg)
+  uint32_t first_segment = 0;        ///< in CallPlan::segments; with segment_count 0 `address` is all
   uint32_t segment_count = 0;
 };
 
@@ -55,10 +55,10 @@ struct CallPlan {
 };
 
 /// Reads what the row says from the guest and lays out scratch: in parts first, then what the call fills.
-/// Bad pointers and sizes that no kernel accepts are not errors here: they go home as kBadPointer and with
-/// the program's own numbers, and home's kernel answers. Lengths beyond what one call carries
-/// (kMaxScratchBytes) are cut for calls that may be partial; anything else too large, and a row that is not
-/// kHome or kSplit, fails with kCannotCarry, the only error: bring the process home.
+/// Bad pointers and sizes that no kernel accepts are not errors here: they go home as pointers that are bad
+/// there too, and with the program's own numbers, and home's kernel answers. Lengths beyond what one call
+/// carries (kMaxScratchBytes) are cut for calls that may be partial; anything else too large, and a row that
+/// is not kHome or kSplit, fails with kCannotCarry, the only error: bring the process home.
 ///
 /// Buffers of whole sectors at whole sectors (O_DIRECT) keep their alignment as offsets in scratch, up to a
 /// page: scratch itself should begin at a page.
