@@ -57,10 +57,13 @@ int queue_signals() {
 
 int compute_in_threads(int count) {
   handle(SIGRTMIN + 1);
+  std::atomic<int> started{0};
   for (int i = 0; i < count; ++i)
-    std::thread([] {
+    std::thread([&started] {
+      ++started;
       for (;;) ++work_done;
     }).detach();
+  while (started != count) std::this_thread::yield();
   say("ready\n");
   return answer_lines();
 }
