@@ -46,8 +46,11 @@ Status write_settings(const std::string& folder, const LabSpec& spec, int k, con
   TRY_VOID(write_file(folder + "/mosix.map", map));
   TRY_VOID(write_file(folder + "/cluster.key", key, 0600));
   TRY_VOID(give_to(folder + "/cluster.key", spec));
-  return write_file(folder + "/mosix.toml", "# made by mosixlab\nnode = \"" + node_name(k) + "\"\nid = " +
-                                                std::to_string(k) + "\nallow_root_guests = true\n");
+  std::string settings =
+      "# made by mosixlab\nnode_name = \"" + node_name(k) + "\"\nnode_id = " + std::to_string(k) + "\n";
+  settings += "map_file = \"/etc/mosix/mosix.map\"\nkey_file = \"/etc/mosix/cluster.key\"\n";
+  // Tests are run by root as often as not, and this machine is both sides of the trust.
+  return write_file(folder + "/mosix.toml", settings + "allow_root_guests = true\n");
 }
 
 std::string hosts_file(const LabSpec& spec) {
@@ -131,13 +134,18 @@ Status add_programs(const std::string& root, const LabSpec& spec) {
 
 /// An /etc that differs from the machine's in everything a program is likely to print.
 Status write_away_etc(const std::string& etc, const LabSpec& spec, int k, const std::string& key) {
-  std::string name = node_name(k), uid = std::to_string(spec.uid == 0 ? 65534 : spec.uid);
+  std::string name = node_name(k), uid = std::to_string(spec.uid), gid = std::to_string(spec.gid);
+  std::string users = "root:x:0:0:root of " + name + ":/root:/bin/sh\nnobody:x:65534:65534:nobody of " +
+                      name + ":/nonexistent:/usr/sbin/nologin\n";
+  std::string groups = "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n";
+  if (spec.uid != 0 && spec.uid != 65534) {
+    users += name + "user:x:" + uid + ":" + gid + ":user of " + name + ":/tmp:/bin/sh\n";
+    groups += name + "group:x:" + gid + ":\n";
+  }
   TRY_VOID(make_folders(etc + "/mosix"));
   TRY_VOID(write_settings(etc + "/mosix", spec, k, key));
-  TRY_VOID(write_file(etc + "/passwd", "root:x:0:0:root of " + name + ":/root:/bin/sh\n" + name +
-                                           "user:x:" + uid + ":" + uid + ":user of " + name + ":/home/" +
-                                           name + ":/bin/sh\n"));
-  TRY_VOID(write_file(etc + "/group", "root:x:0:\n" + name + "group:x:" + uid + ":\n"));
+  TRY_VOID(write_file(etc + "/passwd", users));
+  TRY_VOID(write_file(etc + "/group", groups));
   TRY_VOID(write_file(etc + "/hosts", hosts_file(spec)));
   TRY_VOID(write_file(etc + "/hostname", name + "\n"));
   TRY_VOID(write_file(etc + "/motd", "This is " + name + ", an away node made by mosixlab.\n"));
