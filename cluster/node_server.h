@@ -1,0 +1,54 @@
+// The answering half of mosixd towards other nodes: its TCP port. A connection goes through three states:
+//   silent    accepted, nothing but a place in a table and in epoll; becomes the next when a whole greeting
+//             has arrived (SO_RCVLOWAT), so a stranger who connects and says nothing costs no thread;
+//   proving   a worker thread proves membership and reads the one request, with time limits;
+//   answered  back in the loop: a ping gets its answer, a family's connection goes to its supervisor.
+// The whole way has one deadline, and the table a bound: when it is full, the oldest silent one goes, so
+// that a flood of strangers delays a member by one connection and no more.
+#pragma once
+
+#include <list>
+#include <memory>
+#include <string>
+
+#include "cluster/context.h"
+#include "libmosix/common/wire.h"
+
+namespace mosix {
+
+class AwaySide;
+
+inline constexpr size_t kMaxPendingConnections = 256;
+/// From accept to request. Members need two round trips; a node at the other end of the world a second.
+inline constexpr int kHandshakeLimitMs = 5000;
+
+class NodeServer {
+ public:
+  NodeServer(Context& context, AwaySide& away);
+  ~NodeServer();
+  Status start();
+  /// No new connection from now on.
+  void stop();
+
+ private:
+  struct Pending;
+  using PendingList = std::list<std::shared_ptr<Pending>>;
+
+  void accept_some();
+  void make_room();
+  void begin_proof(const std::shared_ptr<Pending>& pending);
+  void finish(const std::shared_ptr<Pending>& pending, Result<ControlMessage> request);
+  void answer(Pending& pending, const ControlMessage& request);
+  void drop(const std::shared_ptr<Pending>& pending);
+  void log_stranger(const std::string& peer, const std::string& why);
+  void pause_accepting();
+
+  Context& context_;
+  AwaySide& away_;
+  UniqueFd listener_;
+  PendingList pending_;  ///< oldest first
+  int64_t log_window_ms_ = 0;
+  int logged_in_window_ = 0, unlogged_ = 0;
+};
+
+}  // namespace mosix
