@@ -13,7 +13,9 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
+#include <ctime>
 
 #include "libmosix/common/net.h"
 #include "tools/lab/cpu_limit.h"
@@ -33,11 +35,25 @@ std::string wait_status_text(int status) {
   return "exited " + std::to_string(WEXITSTATUS(status));
 }
 
+/// The caller's time zone as a fixed offset, so that the logs of all nodes tell the same time although an
+/// away node's /etc/localtime is elsewhere.
+std::string fixed_time_zone() {
+  time_t now = time(nullptr);
+  tm local{};
+  localtime_r(&now, &local);
+  long minutes = local.tm_gmtoff / 60;
+  char text[48];
+  snprintf(text, sizeof text, "TZ=<lab>%c%02ld:%02ld", minutes >= 0 ? '-' : '+', labs(minutes) / 60,
+           labs(minutes) % 60);
+  return text;
+}
+
 /// mosixd's environment: nothing of the caller's but what turns features, sanitizers and languages.
 std::vector<std::string> daemon_environment(const LabSpec& spec, int k) {
   std::vector<std::string> environment = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
                                           "HOME=/", std::string("MOSIX_RUN_DIR=") + kNodeRunDir};
   bool away_tree = k != 1 && !program_tree(spec.daemon).empty();
+  environment.push_back(fixed_time_zone());
   if (away_tree) environment.push_back(std::string("MOSIX_LIBEXEC=") + kAwayTree);
   for (char** entry = environ; *entry != nullptr; entry++) {
     std::string text = *entry, name = text.substr(0, text.find('='));
