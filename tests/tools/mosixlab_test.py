@@ -345,7 +345,8 @@ class Lab(unittest.TestCase):
     def test_front_end_killed(self):
         name = "k" + self.token[:8]
         process, _, everybody = self.start_long("--name", name, "--cpus", "1")
-        self.assertEqual(len(everybody), 9)  # front end, keeper, two inits, two mosixds, sh and its two sleeps
+        # Front end, its guard of the command, keeper, two inits, two mosixds, sh and its two sleeps.
+        self.assertEqual(len(everybody), 10)
         self.assertEqual(len(cgroup_folders(name)), 2)
         process.kill()
         process.wait()
@@ -361,6 +362,15 @@ class Lab(unittest.TestCase):
         process.wait()
         self.wait_until_gone(everybody)
         self.assert_nothing_left()
+
+    def test_exec_killed(self):
+        """The command does not run on, and does not keep the caller's pipes open."""
+        self.output("up")
+        process = self.start("exec", "node2", "--", "sh", "-c", "sleep 1000 & echo ready; sleep 1000")
+        self.assertEqual(process.stdout.readline(), "ready\n")
+        process.kill()
+        self.assertEqual(process.communicate(timeout=LIMIT), ("", ""))
+        self.output("exec", "node2", "true")
 
     def test_keeper_killed(self):
         process, keeper, everybody = self.start_long()

@@ -32,22 +32,27 @@ class Job {
     job_has_terminal_ = interactive && we_are_foreground();
   }
 
-  ~Job() { take_terminal_back(); }
+  ~Job() {
+    take_terminal_back();
+    if (between_ > 0) waitpid(between_, nullptr, 0);
+  }
 
   Status start() {
     TRY(UniqueFd init, open_pidfd(spec_.init));
-    int report[2];
+    int report[2], life[2];
     if (pipe2(report, O_CLOEXEC) != 0) return fail_errno("pipe");
     UniqueFd reader(report[0]), writer(report[1]);
+    if (pipe2(life, O_CLOEXEC) != 0) return fail_errno("pipe");
+    UniqueFd death(life[0]);
+    life_.reset(life[1]);
     // setns to a pid namespace holds for children only, so a process in between enters the node and forks
     // the command with CLONE_PARENT: the command is ours, and our own namespaces stay as they are.
-    pid_t between = fork();
-    if (between < 0) return fail_errno("fork");
-    if (between == 0) enter_and_fork(init.get(), writer.get());
+    between_ = fork();
+    if (between_ < 0) return fail_errno("fork");
+    if (between_ == 0) enter_and_guard(init.get(), writer.get(), death.get());
     writer.reset();
     std::string text(512, '\0');
     ssize_t got = read(reader.get(), text.data(), text.size());
-    waitpid(between, nullptr, 0);
     text.resize(got < 0 ? 0 : static_cast<size_t>(got));
     child_ = atoi(text.c_str());
     return child_ > 0 ? Status() : fail(0, text.empty() ? "cannot enter the node" : text);
@@ -71,20 +76,33 @@ class Job {
   }
 
  private:
-  [[noreturn]] void enter_and_fork(int init, int writer) {
+  /// The process in between. It stays, as the command's guard: when we are killed with SIGKILL, the end of
+  /// the pipe tells it so, and the command does not run on behind the back of whoever killed us.
+  [[noreturn]] void enter_and_guard(int init, int writer, int death) {
+    life_.reset();
+    Result<pid_t> child = enter_and_fork(init);
+    dprintf(writer, "%s", child ? std::to_string(*child).c_str() : child.error().message().c_str());
+    Result<UniqueFd> command = child ? open_pidfd(*child) : fail(child.error());
+    if (!command) _exit(0);
+    setsid();
+    detach_stdio();
+    close_all_except({command->get(), death});
+    pollfd entries[] = {{command->get(), POLLIN, 0}, {death, POLLIN, 0}};
+    while (poll(entries, 2, -1) < 0) {
+    }
+    if (entries[0].revents == 0) kill(-*child, SIGKILL);
+    _exit(0);
+  }
+
+  Result<pid_t> enter_and_fork(int init) {
     int namespaces = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC;
     if (spec_.user_namespace) namespaces |= CLONE_NEWUSER;
-    Status entered = join_cpu_group(spec_.cpu_group);
-    if (entered && setns(init, namespaces) != 0) entered = fail_errno("enter the node's namespaces");
-    pid_t child = -1;
-    if (entered) {
-      child =
-          static_cast<pid_t>(syscall(SYS_clone, CLONE_PARENT | SIGCHLD, nullptr, nullptr, nullptr, nullptr));
-      if (child < 0) entered = fail_errno("fork");
-    }
+    TRY_VOID(join_cpu_group(spec_.cpu_group));
+    if (setns(init, namespaces) != 0) return fail_errno("enter the node's namespaces");
+    long child = syscall(SYS_clone, CLONE_PARENT | SIGCHLD, nullptr, nullptr, nullptr, nullptr);
+    if (child < 0) return fail_errno("fork");
     if (child == 0) become_command();
-    dprintf(writer, "%s", entered ? std::to_string(child).c_str() : entered.error().message().c_str());
-    _exit(0);
+    return static_cast<pid_t>(child);
   }
 
   [[noreturn]] void become_command() {
@@ -172,7 +190,8 @@ class Job {
   const JobSpec& spec_;
   Signals& signals_;
   UniqueFd terminal_;
-  pid_t child_ = 0;
+  UniqueFd life_;  ///< closes when we end, however
+  pid_t between_ = 0, child_ = 0;
   bool job_has_terminal_ = false;    ///< we gave it the terminal and have not taken it back
   bool job_wants_terminal_ = false;  ///< it had the terminal when it stopped
 };
