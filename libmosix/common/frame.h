@@ -32,6 +32,7 @@ enum class FrameType : uint16_t {
   kSignal = 5,     ///< deputy -> away, unasked, only while no call is in flight: Siginfo, one
   kClone = 6,      ///< away -> deputy: CloneBody; answered by kReply, result is the home tid or -errno
   kExit = 7,       ///< away -> deputy: ExitBody; not answered, the connection ends
+  kImage = 9,      ///< supervisor -> supervisor: HelloBody; control messages with a process image follow
   kDie = 8,        ///< away -> deputy: ExitBody.status is the signal of which the guest died; not answered
 };
 

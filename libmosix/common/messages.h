@@ -24,7 +24,7 @@ enum class ControlType : uint16_t {
   kPages = 12,        ///< PageRun
   kImageEnd = 13,     ///< ProcessRef -> kReady | kFailed
   kGo = 14,           ///< ProcessRef: the move is committed, let the guest run -> kRunning
-  kForget = 15,       ///< ProcessRef: the move did not happen, or the process is home: drop it
+  kForget = 15,       ///< ProcessRef: the move did not happen, or the process is home, or has ended: drop it
   kBringHome = 16,    ///< MoveOrder: freeze and send the image to home -> kImageState... | kFailed
   kMoveTo = 17,       ///< MoveOrder: freeze and send the image to another supervisor -> kMoved | kFailed
   kResume = 18,       ///< ProcessRef: a frozen guest goes on where it was
@@ -33,6 +33,7 @@ enum class ControlType : uint16_t {
   kExeced = 21,       ///< ProcessRef: the exec succeeded at home, drop the remote
   kAdopt = 22,        ///< ChildBorn's answer
   kTraceOn = 23,      ///< TraceOrder
+  kFilePages = 25,    ///< PageRun: pristine contents of a kFile area, as its file has them; goes with kPages
   kNeed = 24,         ///< FileNeed: receiver of an image state asks for contents it lacks
 
   // supervisor -> custodian
@@ -112,9 +113,11 @@ struct Reserve {
   uint32_t epoch = 0;
   uint64_t memory_bytes = 0;
   uint64_t window_base = 0;
+  int64_t monotonic_ns = 0;  ///< home's clocks now; 0 both: unknown
+  int64_t boottime_ns = 0;
   template <class A>
   void visit(A& a) {
-    a(pid), a(epoch), a(memory_bytes), a(window_base);
+    a(pid), a(epoch), a(memory_bytes), a(window_base), a(monotonic_ns), a(boottime_ns);
   }
 };
 

@@ -1,0 +1,158 @@
+// Connections of deputies: accepting them, and listening to those whose guest threads are not in a call.
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include "libmosix/common/limits.h"
+#include "libmosix/common/log.h"
+#include "libmosix/common/net.h"
+#include "remote/image_queue.h"
+#include "remote/supervisor.h"
+
+namespace mosix {
+namespace {
+
+constexpr int kHelloLimitMs = 5000;
+
+std::string token_text(const uint8_t (&token)[16]) {
+  return std::string(reinterpret_cast<const char*>(token), sizeof token);
+}
+
+}  // namespace
+
+Status Supervisor::start_listening() {
+  // On the address that home reached us at: deputies come the same way.
+  TRY(listen_fd_, listen_tcp(local_address(options_.control_fd), 0));
+  epoll_fd_.reset(epoll_create1(EPOLL_CLOEXEC));
+  if (!epoll_fd_) return fail_errno("epoll_create1");
+  std::thread([this] { accept_channels(); }).detach();
+  std::thread([this] { watch_channels(); }).detach();
+  return {};
+}
+
+void Supervisor::accept_channels() {
+  for (;;) {
+    int fd = accept4(listen_fd_.get(), nullptr, nullptr, SOCK_CLOEXEC);
+    if (fd < 0) {
+      if (errno == EINTR || errno == ECONNABORTED || errno == EMFILE) continue;
+      return;
+    }
+    int one = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    // The hello is in the first packet as a rule; a stranger who says nothing holds up nobody but himself.
+    std::thread([this, fd] { welcome_connection(UniqueFd(fd)); }).detach();
+  }
+}
+
+void Supervisor::welcome_connection(UniqueFd fd) {
+  struct __attribute__((packed)) {
+    FrameHeader header;
+    HelloBody body;
+  } hello{};
+  set_receive_timeout(fd.get(), kHelloLimitMs);
+  if (!receive_exactly(fd.get(), &hello, sizeof hello)) return;
+  set_receive_timeout(fd.get(), 0);
+  uint8_t token[16];
+  memcpy(token, hello.body.token, sizeof token);
+  std::lock_guard lock(hello_mutex_);
+  if (hello.header.length != sizeof hello.body || !expected_tokens_.contains(token_text(token))) {
+    log_info("a connection without a valid token was refused");
+    return;
+  }
+  if (hello.header.type == static_cast<uint16_t>(FrameType::kImage)) {
+    std::shared_lock registry(registry_mutex_);
+    auto queue = image_queues_.find(hello.body.pid);
+    if (queue != image_queues_.end()) queue->second->give_socket(std::move(fd));
+    return;
+  }
+  if (hello.header.type != static_cast<uint16_t>(FrameType::kHello)) return;
+  hellos_.emplace(token_text(token), Hello{.tid = hello.body.tid, .fd = std::move(fd)});
+  hello_changed_.notify_all();
+}
+
+void Supervisor::expect_hello(const uint8_t (&token)[16]) {
+  std::lock_guard lock(hello_mutex_);
+  expected_tokens_.insert(token_text(token));
+}
+
+void Supervisor::forget_hello(const uint8_t (&token)[16]) {
+  std::lock_guard lock(hello_mutex_);
+  expected_tokens_.erase(token_text(token));
+  hellos_.erase(token_text(token));
+}
+
+Result<UniqueFd> Supervisor::wait_for_hello(const uint8_t (&token)[16], int tid, uint32_t signals_acked,
+                                            int limit_ms) {
+  UniqueFd fd;
+  {
+    std::unique_lock lock(hello_mutex_);
+    auto found = hellos_.end();
+    auto look = [&] {
+      auto [first, last] = hellos_.equal_range(token_text(token));
+      for (found = first; found != last; ++found)
+        if (found->second.tid == tid) return true;
+      found = hellos_.end();
+      return false;
+    };
+    if (!hello_changed_.wait_for(lock, std::chrono::milliseconds(limit_ms), look))
+      return fail(ETIMEDOUT, "deputy thread " + std::to_string(tid) + " did not connect");
+    fd = std::move(found->second.fd);
+    hellos_.erase(found);
+  }
+  FrameHeader welcome{};
+  welcome.type = static_cast<uint16_t>(FrameType::kWelcome);
+  welcome.signals_acked = signals_acked;
+  TRY_VOID(send_fully(fd.get(), &welcome, sizeof welcome));
+  return fd;
+}
+
+void Supervisor::watch(GuestThread& thread) {
+  epoll_event event{};
+  event.events = EPOLLIN | EPOLLRDHUP | EPOLLONESHOT;
+  event.data.fd = thread.outer_tid;
+  if (epoll_ctl(epoll_fd_.get(), EPOLL_CTL_MOD, thread.channel.get(), &event) != 0 && errno == ENOENT)
+    epoll_ctl(epoll_fd_.get(), EPOLL_CTL_ADD, thread.channel.get(), &event);
+}
+
+void Supervisor::unwatch(GuestThread& thread) {
+  epoll_event event{};
+  event.data.fd = thread.outer_tid;
+  epoll_ctl(epoll_fd_.get(), EPOLL_CTL_MOD, thread.channel.get(), &event);
+}
+
+void Supervisor::watch_channels() {
+  for (;;) {
+    epoll_event events[16];
+    int n = epoll_wait(epoll_fd_.get(), events, 16, -1);
+    if (n < 0 && errno != EINTR) return;
+    for (int i = 0; i < n; ++i)
+      if (std::shared_ptr<GuestThread> thread = find_thread(events[i].data.fd)) serve_idle_channel(thread);
+  }
+}
+
+void Supervisor::serve_idle_channel(const std::shared_ptr<GuestThread>& thread) {
+  {
+    std::lock_guard lock(thread->mutex);
+    // A freeze takes the channel's state along as it is; what is unread, home offers again.
+    if (thread->in_call || thread->ended || thread->guest->freezing) return;
+    thread->watcher_busy = true;
+  }
+  std::shared_ptr<Guest> guest = thread->guest;
+  Result<Frame> frame = receive_frame(thread->channel.get(), thread->inbox);
+  Status noted = frame ? note_signal_frame(*thread, *frame) : Status(fail(frame.error()));
+  if (noted) noted = drain_inbox(*thread);
+  if (noted) deliver_to_computing(*thread);
+  {
+    std::lock_guard lock(thread->mutex);
+    thread->watcher_busy = false;
+    thread->changed.notify_all();
+    if (noted && !thread->in_call && !thread->ended) watch(*thread);
+  }
+  if (noted || guest->freezing || guest->ended) return;
+  if (noted.error().code != EPIPE) log_error("channel of guest " + std::to_string(guest->pid) + ": " + noted.error().message());
+  // The deputy has ended, and the guest with it.
+  drop_guest(guest);
+}
+
+}  // namespace mosix

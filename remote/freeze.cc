@@ -1,0 +1,400 @@
+// From a running guest to an image: freeze, capture, send, and then wait for what home decides. One thread does
+// all of it, because a tracer is a thread. While it holds the guest frozen nothing is lost: calls that were in
+// flight have been aborted at home (or have been answered), each thread stands on its way to user mode, with the
+// kernel's own restart code in rax where a call has to be made again.
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "libmosix/common/log.h"
+#include "libmosix/common/net.h"
+#include "libmosix/process/maps.h"
+#include "libmosix/process/pagemap.h"
+#include "libmosix/process/proc_stat.h"
+#include "remote/batch.h"
+#include "remote/image_queue.h"
+#include "remote/supervisor.h"
+
+namespace mosix {
+namespace {
+
+constexpr int kStopLimitMs = 5000;
+constexpr int kDecisionLimitMs = 120000;
+
+int64_t clock_now(clockid_t clock) {
+  timespec t{};
+  clock_gettime(clock, &t);
+  return t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/// A wait with a deadline inside this kernel cannot be carried as such; the call is made again with the
+/// arguments it had. Absolute deadlines (what pthread_cond_timedwait uses) lose nothing by that.
+void fix_local_restart(user_regs_struct& registers) {
+  if (static_cast<int64_t>(registers.orig_rax) == SYS_futex &&
+      static_cast<int64_t>(registers.rax) == kErestartRestartblock)
+    registers.rax = static_cast<uint64_t>(kErestartnohand);
+}
+
+}  // namespace
+
+/// A guest in our hands.
+struct Supervisor::Frozen {
+  std::shared_ptr<Guest> guest;
+  std::vector<std::shared_ptr<GuestThread>> threads;
+  std::vector<std::unique_lock<std::mutex>> tracing;
+  std::vector<Tracee> tracees;
+};
+
+Status Supervisor::freeze(Frozen& frozen) {
+  Guest& guest = *frozen.guest;
+  {
+    std::unique_lock lock(guest.mutex);
+    if (guest.freezing.exchange(true)) return fail(EBUSY, "the guest is being moved already");
+    if (!guest.changed.wait_for(lock, std::chrono::milliseconds(kStopLimitMs),
+                                [&] { return guest.busy == 0 || guest.ended; })) {
+      guest.freezing = false;
+      return fail(EBUSY, "the guest is in the middle of an exec");
+    }
+    if (guest.ended) return fail(ESRCH, "the guest has ended");
+  }
+  // Whoever holds a thread under ptrace (a fork, a signal) finishes first; nobody begins anew. A fork that was
+  // under way may have added a thread, so the list is taken after that.
+  for (bool complete = false; !complete;) {
+    complete = true;
+    std::vector<std::shared_ptr<GuestThread>> now;
+    {
+      std::lock_guard lock(guest.mutex);
+      for (auto& [tid, thread] : guest.threads) now.push_back(thread);
+    }
+    for (auto& thread : now) {
+      if (std::find(frozen.threads.begin(), frozen.threads.end(), thread) != frozen.threads.end()) continue;
+      complete = false;
+      frozen.tracing.emplace_back(thread->tracer_mutex);
+      frozen.threads.push_back(thread);
+    }
+  }
+  for (auto& thread : frozen.threads) {
+    Result<Tracee> tracee = Tracee::seize(thread->outer_tid);
+    if (!tracee && tracee.error().code == ESRCH) return fail(ESRCH, "a thread ended meanwhile");
+    if (!tracee) return fail(tracee.error());
+    TRY_VOID(tracee->interrupt());
+    frozen.tracees.push_back(std::move(*tracee));
+    std::lock_guard lock(thread->mutex);
+    thread->interrupted = true;
+    thread->changed.notify_all();
+  }
+  for (auto& thread : frozen.threads) {
+    std::lock_guard lock(thread->mutex);
+    if (!thread->exchanging) continue;
+    AbortOrder order{.pid = guest.pid, .tid = thread->tid, .sequence = thread->sequence};
+    TRY_VOID(send_control(ControlType::kAbort, encode_message(order)));
+  }
+  for (Tracee& tracee : frozen.tracees) {
+    for (;;) {
+      Result<StopInfo> stop = tracee.wait_stop(kStopLimitMs);
+      if (!stop) return fail(stop.error().code, "a thread does not stop (in the middle of vfork, or home does not abort its call)");
+      if (stop->gone()) return fail(ESRCH, "the guest has ended");
+      if (stop->kind == StopKind::kInterrupt) break;
+      TRY_VOID(tracee.resume(stop->kind == StopKind::kSignal ? stop->signal : 0));
+    }
+  }
+  // Workers have answered; wait until they are out of their thread's channel.
+  for (auto& thread : frozen.threads) {
+    std::unique_lock lock(thread->mutex);
+    thread->changed.wait(lock, [&] { return !thread->in_call && !thread->watcher_busy; });
+  }
+  return {};
+}
+
+void Supervisor::thaw(Frozen& frozen) {
+  Guest& guest = *frozen.guest;
+  guest.freezing = false;
+  for (auto& thread : frozen.threads) {
+    std::lock_guard lock(thread->mutex);
+    thread->interrupted = false;
+    thread->changed.notify_all();
+  }
+  for (size_t i = 0; i < frozen.tracees.size(); ++i) {
+    if (!frozen.tracees[i].attached()) continue;
+    // Signals that came meanwhile find their way in before the thread goes on.
+    if (frozen.tracees[i].stopped())
+      put_signals(*frozen.threads[i], frozen.tracees[i]);
+    else
+      frozen.tracees[i].detach();
+  }
+  frozen.tracees.clear();
+  frozen.tracing.clear();
+  for (auto& thread : frozen.threads) {
+    std::lock_guard lock(thread->mutex);
+    if (!thread->ended && !thread->in_call) watch(*thread);
+  }
+}
+
+Result<ProcessState> Supervisor::capture(Frozen& frozen, uint32_t epoch) {
+  Guest& guest = *frozen.guest;
+  int outer = guest.outer_pid;
+  ProcessState state;
+  state.pid = guest.pid;
+  state.epoch = epoch;
+  state.window_base = guest.window;
+  // Leader first.
+  for (size_t i = 0; i < frozen.threads.size(); ++i)
+    if (frozen.threads[i]->tid == guest.pid && i != 0) {
+      std::swap(frozen.threads[0], frozen.threads[i]);
+      std::swap(frozen.tracees[0], frozen.tracees[i]);
+      std::swap(frozen.tracing[0], frozen.tracing[i]);
+    }
+  for (auto& thread : frozen.threads) thread->led = true;
+  struct Led {
+    Frozen& frozen;
+    ~Led() {
+      for (auto& thread : frozen.threads) thread->led = false;
+    }
+  } led{frozen};
+
+  Batch batch(guest.window, outer);
+  for (size_t i = 0; i < frozen.threads.size(); ++i) {
+    GuestThread& thread = *frozen.threads[i];
+    Tracee& tracee = frozen.tracees[i];
+    ThreadState out;
+    out.tid = thread.tid;
+    out.slot = thread.slot;
+    TRY_VOID(tracee.abort_rseq_section());
+    TRY(user_regs_struct registers, tracee.registers());
+    TRY(std::vector<std::byte> xstate, tracee.xstate());
+    TRY(out.signal_mask, tracee.signal_mask());
+    TRY(RseqConfiguration rseq, tracee.rseq_configuration());
+    TRY(auto robust, tracee.robust_list());
+    batch.clear();
+    uint64_t altstack = batch.reserve(24), tid_address = batch.reserve(8);
+    batch.add(SYS_sigaltstack, {0, altstack});
+    batch.add(SYS_prctl, {40 /* PR_GET_TID_ADDRESS */, tid_address});
+    uint64_t actions = 0;
+    size_t brk = 0;
+    if (i == 0) {
+      actions = batch.reserve(64 * sizeof(SignalAction));
+      for (uint64_t signal = 1; signal <= 64; ++signal)
+        batch.add(SYS_rt_sigaction, {signal, 0, actions + (signal - 1) * sizeof(SignalAction), 8}, true);
+      brk = batch.add(SYS_brk, {0});
+    }
+    TRY_VOID(batch.run(tracee));
+    struct {
+      uint64_t sp;
+      uint32_t flags, pad;
+      uint64_t size;
+    } stack{};
+    TRY_VOID(batch.fetch(altstack, &stack, sizeof stack));
+    TRY_VOID(batch.fetch(tid_address, &out.clear_child_tid, 8));
+    if (i == 0) {
+      state.actions.resize(64);
+      TRY_VOID(batch.fetch(actions, state.actions.data(), 64 * sizeof(SignalAction)));
+      TRY(ProcStat stat, read_proc_stat(outer));
+      state.mm = {stat.start_code, stat.end_code, stat.start_data, stat.end_data, stat.start_brk,
+                  static_cast<uint64_t>(batch.result(brk)), stat.start_stack, stat.arg_start, stat.arg_end,
+                  stat.env_start, stat.env_end};
+    }
+    fix_local_restart(registers);
+    out.registers.resize(sizeof registers);
+    memcpy(out.registers.data(), &registers, sizeof registers);
+    out.xstate.resize(xstate.size());
+    memcpy(out.xstate.data(), xstate.data(), xstate.size());
+    out.rseq_address = rseq.address;
+    out.rseq_size = rseq.bytes;
+    out.rseq_signature = rseq.signature;
+    out.robust_list = robust.first;
+    out.robust_list_size = robust.second;
+    out.altstack_sp = stack.sp;
+    out.altstack_flags = stack.flags;
+    out.altstack_size = stack.size;
+    out.name = read_comm(outer, thread.outer_tid).value_or("");
+    {
+      // Signals that came and have not been given are home's to offer again.
+      std::lock_guard lock(thread.mutex);
+      out.signals_acked = thread.signals_received;
+      for (const WaitingSignal& signal : thread.waiting) out.signals_acked = std::min(out.signals_acked, signal.number - 1);
+    }
+    state.threads.push_back(std::move(out));
+  }
+
+  TRY(std::vector<MapEntry> maps, read_maps(outer));
+  Area vdso{.start = ~0ull, .kind = AreaKind::kVdso};
+  for (const MapEntry& entry : maps) {
+    if (entry.path == "[vsyscall]" || (entry.start >= guest.window && entry.end <= guest.window + kWindowBytes)) continue;
+    if (entry.is_special()) {
+      vdso.start = std::min(vdso.start, entry.start);
+      vdso.end = std::max(vdso.end, entry.end);
+      continue;
+    }
+    Area area;
+    area.start = entry.start;
+    area.end = entry.end;
+    area.protection = entry.protection;
+    area.kind = entry.path == "[stack]" ? AreaKind::kStack : AreaKind::kAnonymous;
+    if (entry.has_inode()) {
+      std::shared_ptr<CachedFile> file = files_.by_inode(entry.inode);
+      if (file == nullptr) return fail(ENOTSUP, "mapping " + entry.path + " is not known");
+      area.kind = AreaKind::kFile;
+      area.file = file->key();
+      area.path = file->path();
+      area.offset = entry.offset;
+    }
+    state.areas.push_back(std::move(area));
+  }
+  if (vdso.end != 0) state.areas.push_back(vdso);
+
+  // The auxiliary vector as the kernel has it, with its terminating pair.
+  TRY(auto auxv, read_auxv(outer));
+  for (auto [type, value] : auxv)
+    for (uint64_t word : {type, value})
+      for (int byte = 0; byte < 8; ++byte) state.auxv.push_back(static_cast<uint8_t>(word >> (8 * byte)));
+  state.auxv.resize(state.auxv.size() + 16);
+  state.monotonic_ns = clock_now(CLOCK_MONOTONIC);
+  state.boottime_ns = clock_now(CLOCK_BOOTTIME);
+  struct rlimit stack_limit {};
+  if (prlimit(outer, RLIMIT_STACK, nullptr, &stack_limit) == 0) state.stack_limit = stack_limit.rlim_cur;
+  auto stat = read_proc_stat(outer);
+  uint64_t tick_ns = 1000000000u / static_cast<uint64_t>(sysconf(_SC_CLK_TCK));
+  state.user_cpu_ns = guest.cpu_before_ns[0] + (stat ? stat->utime * tick_ns : 0);
+  state.system_cpu_ns = guest.cpu_before_ns[1] + (stat ? stat->stime * tick_ns : 0);
+  return state;
+}
+
+Status Supervisor::send_image(ImageConnection& connection, const Guest& guest, const ProcessState& state) {
+  TRY_VOID(connection.send(ControlType::kImageState, encode_message(state)));
+  TRY(ControlMessage answer, connection.receive());
+  if (answer.type != static_cast<uint16_t>(ControlType::kNeed)) return fail(ECANCELED, "the image was refused");
+  TRY(FileNeed need, decode_message<FileNeed>(answer.body));
+  TRY(ProcessMemory memory, ProcessMemory::open(guest.outer_pid));
+  TRY(Pagemap pagemap, Pagemap::open(guest.outer_pid));
+  std::vector<uint8_t> buffer(kPageRunBytes);
+  for (size_t i = 0; i < state.areas.size(); ++i) {
+    const Area& area = state.areas[i];
+    if (area.kind == AreaKind::kVdso) continue;
+    bool whole = std::find(need.areas.begin(), need.areas.end(), i) != need.areas.end();
+    std::vector<PageSpan> spans;
+    if (whole) {
+      spans.push_back({area.start, (area.end - area.start) / kPageBytes});
+    } else {
+      TRY(spans, pagemap.private_pages(area.start, area.end));
+    }
+    for (const PageSpan& span : spans)
+      for (uint64_t at = span.address; at < span.address + span.bytes();) {
+        size_t want = std::min<uint64_t>(kPageRunBytes, span.address + span.bytes() - at);
+        TRY(size_t got, memory.read_some(at, buffer.data(), want));
+        got &= ~size_t{4095};
+        if (got == 0) {  // beyond the end of the file: no page there
+          if (!whole) return fail(EIO, "page of the guest");
+          at += kPageBytes;
+          continue;
+        }
+        PageRun head{.pid = guest.pid, .address = at};
+        TRY_VOID(connection.send_pages(ControlType::kPages, head, buffer.data(), got));
+        at += got;
+      }
+  }
+  ProcessRef end{.pid = guest.pid, .epoch = state.epoch};
+  return connection.send(ControlType::kImageEnd, encode_message(end));
+}
+
+void Supervisor::move_guest(MoveOrder order, bool home) {
+  Frozen frozen;
+  frozen.guest = find_guest(order.pid);
+  if (frozen.guest == nullptr) return send_failed(order.pid, Error{ESRCH, "no such guest"});
+  auto queue = open_queue(order.pid);
+  auto work = [&]() -> Status {
+    TRY_VOID(freeze(frozen));
+    TRY(ProcessState state, capture(frozen, order.epoch));
+    if (home) {
+      QueueConnection connection(*this, queue);
+      return send_image(connection, *frozen.guest, state);
+    }
+    TRY(UniqueFd fd, dial_tcp(order.address, order.port, kConnectTimeoutMs));
+    HelloBody hello{.pid = order.pid};
+    memcpy(hello.token, order.token, sizeof hello.token);
+    TRY_VOID(send_frame(fd.get(), FrameType::kImage, *frozen.guest, 0, 0, &hello, sizeof hello));
+    SocketConnection connection(std::move(fd));
+    return send_image(connection, *frozen.guest, state);
+  };
+  Status sent = work();
+  bool resume = !sent;
+  if (sent) {
+    // Home's word: the process runs elsewhere now (forget), or it does not (resume). Without a word the
+    // control connection has ended, and so will we.
+    Result<ControlMessage> word = queue->pop(kDecisionLimitMs);
+    resume = word && word->type == static_cast<uint16_t>(ControlType::kResume);
+    if (!word) resume = word.error().code == ETIMEDOUT;
+  } else {
+    send_failed(order.pid, sent.error());
+  }
+  close_queue(order.pid);
+  if (resume) {
+    for (auto& thread : frozen.threads) {
+      // Deputies that were sent elsewhere and back have new connections.
+      Result<UniqueFd> fresh = wait_for_hello(frozen.guest->token, thread->tid, thread->signals_received, 0);
+      if (fresh) thread->channel = std::move(*fresh);
+    }
+    thaw(frozen);
+    return;
+  }
+  drop_guest(frozen.guest);
+  for (Tracee& tracee : frozen.tracees)
+    while (tracee.attached()) {
+      Result<StopInfo> stop = tracee.wait_stop(1000);
+      if (!stop || stop->gone()) break;
+    }
+}
+
+/// Home's process is stopped by job control, or continued. Threads in a call wait with it anyhow; those that
+/// compute are held by ptrace, which leaves no trace in the guest.
+void Supervisor::hold(HoldOrder order) {
+  std::shared_ptr<Guest> guest = find_guest(order.pid);
+  if (guest == nullptr) return;
+  {
+    std::lock_guard lock(guest->mutex);
+    guest->changed.notify_all();
+    if (order.stopped == 0) {
+      guest->held = false;
+      return;
+    }
+    if (guest->held.exchange(true)) return;
+  }
+  std::vector<std::shared_ptr<GuestThread>> threads;
+  {
+    std::lock_guard lock(guest->mutex);
+    for (auto& [tid, thread] : guest->threads) threads.push_back(thread);
+  }
+  std::vector<std::unique_lock<std::mutex>> tracing;
+  std::vector<Tracee> tracees;
+  for (auto& thread : threads) {
+    std::unique_lock lock(thread->tracer_mutex, std::try_to_lock);
+    if (!lock) continue;
+    Result<Tracee> tracee = Tracee::seize(thread->outer_tid);
+    if (!tracee) continue;
+    tracee->interrupt();
+    tracees.push_back(std::move(*tracee));
+    tracing.push_back(std::move(lock));
+  }
+  {
+    std::unique_lock lock(guest->mutex);
+    guest->changed.wait(lock, [&] { return !guest->held || guest->ended || guest->freezing; });
+    guest->held = false;
+  }
+  // A thread that was in a call all the time is stopped only when the call is answered.
+  tracees.clear();
+  tracing.clear();
+  for (auto& thread : threads) {
+    bool waiting;
+    {
+      std::lock_guard lock(thread->mutex);
+      waiting = thread->has_signal() && !thread->in_call;
+    }
+    if (waiting) deliver_to_computing(*thread);
+  }
+}
+
+}  // namespace mosix

@@ -1,0 +1,105 @@
+// What the supervisor knows of its guests: processes, threads, channels. Away side only.
+//
+// Threads of the supervisor that touch these: one accept thread, notification workers (one for each call in
+// flight and one waiting), one channel watcher, one reader of the control connection, one thread for each
+// freeze. Lock order: Guest::mutex, then GuestThread::tracer_mutex, then GuestThread::mutex, then a writer's.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "libmosix/common/frame.h"
+#include "libmosix/common/limits.h"
+#include "libmosix/common/messages.h"
+#include "libmosix/common/unique_fd.h"
+#include "libmosix/syscalls/call_plan.h"
+
+namespace mosix {
+
+struct Guest;
+
+/// A signal that home's kernel delivered to the deputy thread and that its guest thread has yet to get.
+struct WaitingSignal {
+  uint32_t number = 0;
+  Siginfo info{};
+  bool parked = false;  ///< was found blocked in the guest; looked at again when its mask changes
+};
+
+/// One thread of a guest with its channel.
+struct GuestThread {
+  std::shared_ptr<Guest> guest;
+  int tid = 0;        ///< at home, and inside the sandbox
+  int outer_tid = 0;  ///< as this node numbers it
+  int slot = 0;       ///< of the agent at home
+  UniqueFd channel;
+  std::vector<uint8_t> inbox;  ///< received and not yet looked at; belongs to the channel's owner
+
+  /// Held by whoever has the thread under ptrace.
+  std::mutex tracer_mutex;
+  /// The thread makes calls for the supervisor: its notifications are let through.
+  std::atomic<bool> led{false};
+
+  std::mutex mutex;  ///< guards what follows
+  std::condition_variable changed;
+  bool in_call = false;       ///< a worker owns the channel
+  bool exchanging = false;    ///< ... and waits for the reply to `sequence`
+  bool watcher_busy = false;  ///< the channel watcher owns the channel
+  uint32_t sequence = 0;
+  uint32_t signals_received = 0;  ///< number of the last signal that came over the channel; all are in our hands
+  std::vector<WaitingSignal> waiting;
+  bool interrupted = false;  ///< somebody has interrupted it by ptrace: restart codes may be answered
+  std::optional<CallPlan> aborted_plan;  ///< of a call that goes on with restart_syscall
+  bool ended = false;
+
+  /// A signal waits that may be deliverable. `mutex` must be held.
+  bool has_signal() const {
+    for (const WaitingSignal& signal : waiting)
+      if (!signal.parked) return true;
+    return false;
+  }
+};
+
+/// One process that lives here.
+struct Guest {
+  int pid = 0;  ///< at home, and inside the sandbox
+  int outer_pid = 0;
+  UniqueFd pidfd;
+  uint64_t window = 0;
+  uint32_t epoch = 0;
+  uint8_t token[16] = {};
+  std::string program;
+  int listener = -1;  ///< of the seccomp filter that its root process installed
+
+  std::mutex mutex;  ///< guards what follows
+  std::condition_variable changed;
+  std::map<int, std::shared_ptr<GuestThread>> threads;  ///< by tid
+  std::set<int> slots;
+  std::atomic<bool> freezing{false};  ///< a move has begun: no new call, fork or exec
+  std::atomic<bool> held{false};      ///< home is stopped by job control
+  std::atomic<bool> ended{false};     ///< gone, or being killed by us: its death is no news
+  std::map<int, int> led_files;  ///< while it is rebuilt: descriptors for its own mmap calls, by number
+  int busy = 0;             ///< forks and execs under way, which a freeze waits for
+  bool wants_home = false;  ///< has been told to home once
+  bool traced = false;
+  bool trace_stacks = false;
+
+  std::atomic<uint64_t> forwarded_calls{0};
+  std::atomic<uint64_t> local_answers{0};
+  uint64_t cpu_before_ns[2] = {0, 0};  ///< user and system time spent on other away nodes
+
+  std::shared_ptr<GuestThread> thread(int tid) {
+    std::lock_guard lock(mutex);
+    auto found = threads.find(tid);
+    return found == threads.end() ? nullptr : found->second;
+  }
+};
+
+}  // namespace mosix

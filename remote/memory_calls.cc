@@ -1,0 +1,114 @@
+// Mappings of home's files. The file's content comes from home into a memfd (file_cache.h); the memfd is put
+// into the guest's own table under the number that the guest used, and the guest's mmap runs natively, so
+// protection, placement and partial pages are this kernel's business. Then home mirrors the mapping at the
+// address that was chosen here, so that it keeps its identity for the way back.
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include "libmosix/agent/agent.h"
+#include "libmosix/common/log.h"
+#include "remote/supervisor.h"
+
+namespace mosix {
+namespace {
+
+/// One call of the supervisor's own over the thread's channel, made again when it was only interrupted.
+/// ERESTART: a signal or a move comes first; the guest's own call has to be made again.
+Result<CallReply> ask_home(GuestThread& thread, const CallPlan& plan) {
+  TRY(CallReply reply, exchange(thread, plan));
+  if (reply.verdict == Verdict::kRestart) return fail(ERESTART, "home has a signal for the guest");
+  return reply;
+}
+
+Result<size_t> read_file_at_home(GuestThread& thread, uint64_t fd, uint64_t offset, void* data, size_t bytes) {
+  CallPlan plan = buffer_plan(SYS_pread64, {fd, 0, bytes, offset, 0, 0}, -1, nullptr, 0, 1,
+                              static_cast<uint32_t>(bytes), OutRule::kResult, 1);
+  TRY(CallReply reply, ask_home(thread, plan));
+  if (reply.result < 0) return fail(static_cast<int>(-reply.result), "read of a mapped file at home");
+  if (reply.outs.empty() || reply.outs[0].size() > bytes) return fail(EBADMSG, "read of a mapped file at home");
+  memcpy(data, reply.outs[0].data(), reply.outs[0].size());
+  return reply.outs[0].size();
+}
+
+}  // namespace
+
+void Supervisor::map_memory(GuestThread& thread, PendingCall& call) {
+  const auto& args = call.args();
+  uint64_t window = thread.guest->window;
+  uint64_t flags = args[3];
+  bool fixed = (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) != 0;
+  if (fixed && args[0] < window + kWindowBytes && args[0] + args[1] > window) return call.answer(-ENOMEM);
+  if ((flags & MAP_ANONYMOUS) == 0) return map_file(thread, call);
+  bool shared = (flags & MAP_TYPE) != MAP_PRIVATE;
+  if (shared) return bring_home(thread, call, "mmap of shared memory");
+  if ((flags & MAP_HUGETLB) != 0) return bring_home(thread, call, "mmap of huge pages");
+  call.let_run_here();
+}
+
+void Supervisor::map_file(GuestThread& thread, PendingCall& call) {
+  Guest& guest = *thread.guest;
+  const auto& args = call.args();
+  auto again = [&](const Error& error) {
+    if (error.code == kFrozen || error.code == ERESTART) {
+      if (guest.freezing) return answer_when_interrupted(thread, call, kErestartnointr);
+      return answer_and_deliver(thread, call, Answer::value(kErestartnointr));
+    }
+    lose_channel(thread, call, error);
+  };
+  CallPlan stat_plan = buffer_plan(SYS_fstat, {args[4], 0, 0, 0, 0, 0}, -1, nullptr, 0, 1, sizeof(struct stat),
+                                   OutRule::kFixed, 0);
+  Result<CallReply> asked = ask_home(thread, stat_plan);
+  if (!asked) return again(asked.error());
+  if (asked->result < 0) return call.answer(asked->result);
+  struct stat info {};
+  if (asked->outs.empty() || asked->outs[0].size() != sizeof info)
+    return lose_channel(thread, call, Error{EBADMSG, "fstat at home"});
+  memcpy(&info, asked->outs[0].data(), sizeof info);
+  bool writable_sharing = (args[3] & MAP_TYPE) != MAP_PRIVATE && (args[2] & PROT_WRITE) != 0;
+  if (!S_ISREG(info.st_mode)) return bring_home(thread, call, "mmap of a device");
+  if (writable_sharing) return bring_home(thread, call, "writable shared file mapping");
+  if (args[1] == 0 || args[5] % 4096 != 0) return call.answer(-EINVAL);
+
+  FileKey key{.device = info.st_dev, .inode = info.st_ino, .size = static_cast<uint64_t>(info.st_size),
+              .mtime_ns = info.st_mtim.tv_sec * 1000000000 + info.st_mtim.tv_nsec};
+  Result<std::shared_ptr<CachedFile>> file = files_.open(key, "inode-" + std::to_string(key.inode));
+  if (!file) return call.answer(-ENOMEM);
+  Status filled = (*file)->fill(args[5], args[1], [&](uint64_t offset, void* data, size_t bytes) {
+    return read_file_at_home(thread, args[4], offset, data, bytes);
+  });
+  if (!filled) {
+    int code = filled.error().code;
+    if (code == kFrozen || code == ERESTART || code == EPIPE || code == EBADMSG) return again(filled.error());
+    return call.answer(code == EBADF ? -EACCES : -code);  // not open for reading
+  }
+
+  std::unique_lock tracing(thread.tracer_mutex);
+  if (guest.freezing) {
+    tracing.unlock();
+    return answer_when_interrupted(thread, call, kErestartnointr);
+  }
+  if (!call.give_descriptor((*file)->read_only_fd(), static_cast<int>(args[4]))) {
+    log_error("guest " + std::to_string(guest.pid) + ": descriptor for mmap");
+    return call.answer(-ENOMEM);
+  }
+  Result<Tracee> tracee = Tracee::seize(thread.outer_tid);
+  if (!tracee) return call.abandon();
+  tracee->interrupt();
+  call.let_run_here();
+  Result<StopInfo> stop = tracee->wait_stop(kStageTimeoutMs);
+  if (!stop || stop->gone()) return;
+  Result<user_regs_struct> registers = tracee->registers();
+  if (registers && static_cast<int64_t>(registers->rax) > -4096 && static_cast<int64_t>(registers->rax) < 0) return;
+  if (registers) {
+    uint64_t flags = (args[3] & ~static_cast<uint64_t>(MAP_FIXED_NOREPLACE)) | MAP_FIXED;
+    Result<CallReply> mirrored =
+        exchange(thread, plain_plan(SYS_mmap, {registers->rax, args[1], args[2], flags, args[4], args[5]}));
+    // A mapping that home could not mirror keeps its contents here, and takes them along in full.
+    if (!mirrored || mirrored->result < 0) log_debug("home did not mirror a mapping");
+  }
+  put_signals(thread, *tracee);
+}
+
+}  // namespace mosix

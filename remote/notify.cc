@@ -1,0 +1,264 @@
+// Notification workers: the way of one trapped call. Each worker takes a notification, carries it through to
+// its answer, blocking where home blocks, and takes the next. One more worker than calls in flight: whoever
+// takes a notification makes sure that another one waits.
+//
+// Blocking calls were measured faster here than a loop: guest, worker and deputy hand over to one another, and
+// with SYNC_WAKE_UP on the same processor.
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <linux/audit.h>
+
+#include "libmosix/common/features.h"
+#include "libmosix/common/log.h"
+#include "remote/supervisor.h"
+
+namespace mosix {
+namespace {
+
+/// Asked by libmosix.so at its start: natively ENOSYS; 1 means "you are away, and ours already".
+constexpr uint64_t kMosixQuery = 0x4d4f5358;
+constexpr uint64_t kX32Bit = 0x40000000;
+
+uint64_t now_ns(clockid_t clock) {
+  timespec t{};
+  clock_gettime(clock, &t);
+  return static_cast<uint64_t>(t.tv_sec) * 1000000000u + static_cast<uint64_t>(t.tv_nsec);
+}
+
+}  // namespace
+
+void Supervisor::start_workers(int listener) {
+  if (feature_enabled("sync_wake_up")) ioctl(listener, MOSIX_NOTIF_SET_FLAGS, kSyncWakeUp);
+  std::thread([this, listener] { work(listener); }).detach();
+}
+
+void Supervisor::work(int listener) {
+  static std::mutex idle_mutex;
+  static std::map<int, int> idle_workers;  // by listener: workers that wait for a notification
+  {
+    std::lock_guard lock(idle_mutex);
+    ++idle_workers[listener];
+  }
+  for (;;) {
+    seccomp_notif notification{};
+    if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &notification) != 0) {
+      // ENOENT: the thread was killed before we could look. Anything else: no guest uses the filter any more.
+      if (errno == EINTR || errno == ENOENT) continue;
+      return;
+    }
+    bool start_another;
+    {
+      std::lock_guard lock(idle_mutex);
+      start_another = --idle_workers[listener] == 0;
+    }
+    if (start_another) std::thread([this, listener] { work(listener); }).detach();
+    {
+      PendingCall call(listener, notification);
+      serve_call(call);
+    }
+    std::lock_guard lock(idle_mutex);
+    // Two may wait; more are left over from a burst.
+    if (idle_workers[listener] >= 2) return;
+    ++idle_workers[listener];
+  }
+}
+
+void Supervisor::serve_call(PendingCall& call) {
+  if (call.number() == kMosixQuery) return call.answer(1);
+  std::shared_ptr<GuestThread> thread = find_thread(call.outer_tid());
+  if (thread == nullptr) {
+    if (call.valid()) log_error("call of a thread that is not known: " + std::to_string(call.outer_tid()));
+    return call.answer(-ENOSYS);
+  }
+  if (thread->led) return serve_led_call(*thread, call);
+  {
+    std::unique_lock lock(thread->mutex);
+    thread->changed.wait(lock, [&] { return !thread->watcher_busy || thread->interrupted || thread->ended; });
+    if (thread->ended) return call.abandon();
+    if (thread->interrupted) return call.answer(kErestartnointr);
+    if (!thread->guest->freezing) thread->in_call = true;
+  }
+  if (!thread->in_call) return answer_when_interrupted(*thread, call, kErestartnointr);
+
+  unwatch(*thread);
+  bool foreign = call.architecture() != AUDIT_ARCH_X86_64 || (call.number() & kX32Bit) != 0;
+  bool signal_first;
+  {
+    std::lock_guard lock(thread->mutex);
+    signal_first = thread->has_signal();
+  }
+  if (foreign)
+    bring_home(*thread, call, "a 32-bit system call");
+  else if (signal_first)
+    answer_and_deliver(*thread, call, Answer::value(kErestartnointr));
+  else
+    dispatch(*thread, call, syscall_row(call.number(), call.args()));
+
+  Status drained = drain_inbox(*thread);
+  std::lock_guard lock(thread->mutex);
+  thread->in_call = false;
+  if (!thread->ended && drained) watch(*thread);
+  thread->changed.notify_all();
+}
+
+/// A call that a tracer of ours has the thread make: it runs here. A mapping finds its file under the number
+/// that the tracer has put into the call.
+void Supervisor::serve_led_call(GuestThread& thread, PendingCall& call) {
+  if (call.number() == SYS_mmap && (call.args()[3] & MAP_ANONYMOUS) == 0) {
+    int fd = -1;
+    {
+      std::lock_guard lock(thread.guest->mutex);
+      auto found = thread.guest->led_files.find(static_cast<int>(call.args()[4]));
+      if (found != thread.guest->led_files.end()) fd = found->second;
+    }
+    if (fd < 0 || !call.give_descriptor(fd, static_cast<int>(call.args()[4]))) return call.answer(-EBADF);
+  }
+  call.let_run_here();
+}
+
+void Supervisor::dispatch(GuestThread& thread, PendingCall& call, const SyscallRow& row) {
+  Guest& guest = *thread.guest;
+  bool traced = guest.traced;
+  std::unique_ptr<CallText> text;
+  NotifiedMemory memory(guest.outer_pid);
+  uint64_t started = 0;
+  int64_t wall = 0;
+  if (traced) {
+    wall = static_cast<int64_t>(now_ns(CLOCK_REALTIME));
+    started = now_ns(CLOCK_MONOTONIC);
+    text = std::make_unique<CallText>(row, call.args(), memory);
+  }
+  AnsweredBy by = AnsweredBy::kHome;
+  switch (row.where) {
+    case Where::kHere:
+      by = AnsweredBy::kHere;
+      guest.local_answers.fetch_add(1, std::memory_order_relaxed);
+      judge_memory_call(thread, call, row);
+      break;
+    case Where::kHome: forward_call(thread, call, row); break;
+    case Where::kSplit:
+      by = AnsweredBy::kSplit;
+      split_call(thread, call, row);
+      break;
+    case Where::kBringHome:
+      by = AnsweredBy::kBroughtHome;
+      bring_home(thread, call, std::string(row.name));
+      break;
+    case Where::kRefuse: call.answer(-row.refusal); break;
+  }
+  if (traced) trace_call(thread, row, *text, call.result(), by, wall, now_ns(CLOCK_MONOTONIC) - started, call.home_ns());
+}
+
+void Supervisor::forward_call(GuestThread& thread, PendingCall& call, const SyscallRow& row) {
+  NotifiedMemory memory(thread.guest->outer_pid);
+  Result<CallPlan> plan = plan_call(row, call.args(), memory);
+  if (!plan) return bring_home(thread, call, std::string(row.name) + " carries too much");
+  if (!call.valid()) return call.abandon();
+  while (!finish_call(thread, call, *plan, exchange(thread, *plan))) {
+  }
+}
+
+bool Supervisor::finish_call(GuestThread& thread, PendingCall& call, const CallPlan& plan,
+                             const Result<CallReply>& reply, const Answer* instead) {
+  if (!reply) {
+    if (reply.error().code == kFrozen)
+      answer_when_interrupted(thread, call, kErestartnointr);
+    else
+      lose_channel(thread, call, reply.error());
+    return true;
+  }
+  if (reply->verdict == Verdict::kRestart) {
+    bool signal;
+    {
+      std::lock_guard lock(thread.mutex);
+      signal = thread.has_signal();
+      if (reply->result == kErestartRestartblock) thread.aborted_plan = plan;
+    }
+    if (signal && !thread.guest->freezing) {
+      answer_and_deliver(thread, call, Answer::value(reply->result));
+      return true;
+    }
+    if (thread.guest->freezing) {
+      answer_when_interrupted(thread, call, reply->result);
+      return true;
+    }
+    return false;  // aborted for a move that did not take place
+  }
+  int64_t result = reply->result;
+  NotifiedMemory memory(thread.guest->outer_pid);
+  if (!deliver_outs(plan, *reply, memory)) result = -EFAULT;
+  answer_and_deliver(thread, call, instead != nullptr && result >= 0 ? *instead : Answer::value(result));
+  return true;
+}
+
+void Supervisor::answer_when_interrupted(GuestThread& thread, PendingCall& call, int64_t restart_code) {
+  std::unique_lock lock(thread.mutex);
+  // The freezer is about to interrupt the thread; only then may it see a restart code. If the move is called
+  // off before that, the call is as good as new: it is answered through its own restart.
+  thread.changed.wait(lock, [&] { return thread.interrupted || thread.ended || !thread.guest->freezing; });
+  if (thread.ended) return call.abandon();
+  if (thread.interrupted) return call.answer(restart_code);
+  lock.unlock();
+  std::lock_guard tracing(thread.tracer_mutex);
+  auto tracee = Tracee::seize(thread.outer_tid);
+  if (tracee) tracee->interrupt();
+  call.answer(restart_code);
+  if (tracee) tracee->wait_stop(kStageTimeoutMs);
+}
+
+void Supervisor::bring_home(GuestThread& thread, PendingCall& call, const std::string& reason) {
+  Guest& guest = *thread.guest;
+  constexpr int kAttempts = 3;
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    WantHome want{.pid = guest.pid, .reason = reason};
+    if (!send_control(ControlType::kWantHome, encode_message(want))) break;
+    std::unique_lock lock(thread.mutex);
+    thread.in_call = false;
+    if (thread.changed.wait_for(lock, std::chrono::seconds(10),
+                                [&] { return thread.interrupted || thread.ended; })) {
+      if (thread.ended) return call.abandon();
+      return call.answer(kErestartnointr);
+    }
+  }
+  log_error("guest " + std::to_string(guest.pid) + " cannot go home for " + reason + "; the call gets ENOSYS");
+  call.answer(-ENOSYS);
+}
+
+void Supervisor::lose_channel(GuestThread& thread, PendingCall& call, const Error& error) {
+  Guest& guest = *thread.guest;
+  call.abandon();
+  if (guest.ended) return;
+  // Home has ended the process (or exec'd), or the connection broke. The custodian knows which; until it
+  // speaks, the guest stands still in its call.
+  log_debug("channel of guest thread " + std::to_string(thread.tid) + ": " + error.message());
+  std::unique_lock lock(thread.mutex);
+  thread.changed.wait_for(lock, std::chrono::seconds(5), [&] { return thread.ended; });
+  lock.unlock();
+  if (!guest.ended) {
+    log_info("guest " + std::to_string(guest.pid) + " has lost its deputy; ended");
+    if (auto owner = find_guest(guest.pid)) drop_guest(owner);
+  }
+}
+
+void Supervisor::trace_call(GuestThread& thread, const SyscallRow& row, const CallText& text, int64_t result,
+                            AnsweredBy answered_by, int64_t started_ns, uint64_t total_ns, uint64_t home_ns) {
+  NotifiedMemory memory(thread.guest->outer_pid);
+  TraceEvent event;
+  event.pid = thread.guest->pid;
+  event.tid = thread.tid;
+  event.number = static_cast<uint32_t>(row.number);
+  event.result = result;
+  event.answered_by = answered_by;
+  event.started_ns = started_ns;
+  event.round_trip_ns = static_cast<uint32_t>(total_ns);
+  event.home_ns = static_cast<uint32_t>(home_ns);
+  event.text = std::string(row.name) + "(" + text.arguments(result, memory) + ")";
+  event.result_text = format_result(row, result);
+  send_control(ControlType::kTrace, encode_message(event));
+}
+
+}  // namespace mosix

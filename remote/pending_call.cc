@@ -1,0 +1,78 @@
+#include "remote/pending_call.h"
+
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "libmosix/common/log.h"
+#include "libmosix/process/memory.h"
+
+namespace mosix {
+
+PendingCall::PendingCall(int listener, const seccomp_notif& notification)
+    : listener_(listener),
+      id_(notification.id),
+      outer_tid_(static_cast<int>(notification.pid)),
+      architecture_(notification.data.arch),
+      number_(static_cast<uint32_t>(notification.data.nr)) {
+  for (size_t i = 0; i < args_.size(); ++i) args_[i] = notification.data.args[i];
+}
+
+PendingCall::~PendingCall() {
+  if (answered_) return;
+  log_error("call " + std::to_string(number_) + " of thread " + std::to_string(outer_tid_) +
+            " was forgotten; answered ENOSYS");
+  answer(-ENOSYS);
+}
+
+void PendingCall::answer(int64_t result) {
+  if (answered_) return;
+  answered_ = true;
+  result_ = result;
+  seccomp_notif_resp response{};
+  response.id = id_;
+  if (result < 0 && result >= -4095)
+    response.error = static_cast<int32_t>(result);
+  else
+    response.val = result;
+  // ENOENT: the thread was killed meanwhile, and with it its question.
+  ioctl(listener_, SECCOMP_IOCTL_NOTIF_SEND, &response);
+}
+
+void PendingCall::let_run_here() {
+  if (answered_) return;
+  answered_ = true;
+  seccomp_notif_resp response{};
+  response.id = id_;
+  response.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
+  ioctl(listener_, SECCOMP_IOCTL_NOTIF_SEND, &response);
+}
+
+bool PendingCall::valid() const {
+  uint64_t id = id_;
+  return ioctl(listener_, SECCOMP_IOCTL_NOTIF_ID_VALID, &id) == 0;
+}
+
+Status PendingCall::give_descriptor(int fd, int number) {
+  seccomp_notif_addfd gift{};
+  gift.id = id_;
+  gift.flags = SECCOMP_ADDFD_FLAG_SETFD;
+  gift.srcfd = static_cast<uint32_t>(fd);
+  gift.newfd = static_cast<uint32_t>(number);
+  gift.newfd_flags = O_CLOEXEC;
+  if (ioctl(listener_, SECCOMP_IOCTL_NOTIF_ADDFD, &gift) < 0)
+    return fail_errno("give descriptor " + std::to_string(number) + " to the guest");
+  return {};
+}
+
+Status NotifiedMemory::read(uint64_t address, void* data, size_t bytes) {
+  return read_memory(pid_, address, data, bytes);
+}
+Status NotifiedMemory::write(uint64_t address, const void* data, size_t bytes) {
+  return write_memory(pid_, address, data, bytes);
+}
+size_t NotifiedMemory::read_some(uint64_t address, void* data, size_t bytes) {
+  return read_memory_some(pid_, address, data, bytes).value_or(0);
+}
+
+}  // namespace mosix

@@ -1,0 +1,75 @@
+// One trapped call of a guest thread. An owner: it is answered exactly once; if every path forgot, the
+// destructor answers ENOSYS and says so in the log, for a guest that waits for ever is worse than a wrong errno.
+#pragma once
+
+#include <linux/seccomp.h>
+
+#include <array>
+#include <cstdint>
+
+#include "libmosix/syscalls/guest_memory.h"
+
+namespace mosix {
+
+// Newer than Debian 12's headers.
+inline constexpr uint64_t kSyncWakeUp = 1;
+#define MOSIX_NOTIF_SET_FLAGS SECCOMP_IOW(4, __u64)
+
+/// Restart codes of the kernel, as answers to a notification: they never reach user space as long as the thread
+/// has a signal or a tracer's interrupt pending, which is the caller's promise.
+inline constexpr int64_t kErestartsys = -512, kErestartnointr = -513, kErestartnohand = -514,
+                         kErestartRestartblock = -516;
+
+class PendingCall {
+ public:
+  PendingCall(int listener, const seccomp_notif& notification);
+  PendingCall(const PendingCall&) = delete;
+  PendingCall& operator=(const PendingCall&) = delete;
+  ~PendingCall();
+
+  uint64_t number() const { return number_; }
+  const std::array<uint64_t, 6>& args() const { return args_; }
+  int outer_tid() const { return outer_tid_; }
+  uint32_t architecture() const { return architecture_; }
+
+  /// A result as the kernel returns it: -4095 to -1 is an error.
+  void answer(int64_t result);
+  /// "Run it on this node": the thread makes the call natively here.
+  void let_run_here();
+  /// The thread is being killed: nobody waits for an answer.
+  void abandon() { answered_ = true; }
+  bool answered() const { return answered_; }
+  /// What it was answered with, for the tracer; and the time that home took of it.
+  int64_t result() const { return result_; }
+  uint64_t home_ns() const { return home_ns_; }
+  void add_home_time(uint64_t ns) { home_ns_ += ns; }
+  /// False once the thread has been killed.
+  bool valid() const;
+  /// Puts a copy of `fd` into the guest's own table at exactly `number`.
+  Status give_descriptor(int fd, int number);
+
+ private:
+  int listener_;
+  uint64_t id_;
+  int outer_tid_;
+  uint32_t architecture_;
+  uint64_t number_;
+  std::array<uint64_t, 6> args_;
+  bool answered_ = false;
+  int64_t result_ = 0;
+  uint64_t home_ns_ = 0;
+};
+
+/// Memory of a stopped guest thread, by process_vm_readv and writev; needs no descriptor.
+class NotifiedMemory : public GuestMemory {
+ public:
+  explicit NotifiedMemory(int outer_pid) : pid_(outer_pid) {}
+  Status read(uint64_t address, void* data, size_t bytes) override;
+  Status write(uint64_t address, const void* data, size_t bytes) override;
+  size_t read_some(uint64_t address, void* data, size_t bytes) override;
+
+ private:
+  int pid_;
+};
+
+}  // namespace mosix

@@ -1,0 +1,387 @@
+// From an image to a remote: a stub of the sandbox's pid 1, whose own program is unmapped to the last byte, gets
+// the guest's mappings at the guest's addresses, its threads with their numbers, its signal actions and its
+// registers, and last of all the filter. One thread of the supervisor does all of it, for it is the tracer;
+// everything that takes time and needs nothing of the guest (namespaces, the stub) is done at kReserve, before
+// the guest is frozen.
+#include <asm/prctl.h>
+#include <linux/prctl.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "libmosix/agent/agent_image.h"
+#include "libmosix/common/log.h"
+#include "libmosix/common/membership.h"
+#include "libmosix/common/net.h"
+#include "libmosix/process/maps.h"
+#include "libmosix/process/syscall_site.h"
+#include "libmosix/syscalls/filter.h"
+#include "remote/batch.h"
+#include "remote/image_queue.h"
+#include "remote/supervisor.h"
+
+namespace mosix {
+namespace {
+
+constexpr uint64_t kAddressSpaceEnd = 0x7ffffffff000;
+constexpr uint64_t kArchMapVdso64 = 0x2003;
+constexpr uint64_t kFilterFlags = 1 /* TSYNC */ | 8 /* NEW_LISTENER */ | 16 /* TSYNC_ESRCH */ | 32 /* WAIT_KILLABLE_RECV */;
+constexpr uint64_t kSsDisable = 2, kSsOnstack = 1;
+constexpr int kImageLimitMs = 60000;
+
+int64_t clock_now(clockid_t clock) {
+  timespec t{};
+  clock_gettime(clock, &t);
+  return t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/// Where the data of a PageRun lies in its message, which is not copied out of it.
+constexpr size_t kPagePrefix = 16;
+Result<uint64_t> page_run_address(const Bytes& body) {
+  PageRun run;
+  uint32_t bytes = 0;
+  Decoder decoder(body.data(), body.size());
+  decoder(run.pid), decoder(run.address), decoder(bytes);
+  if (!decoder.ok() || body.size() != kPagePrefix + bytes) return fail(EBADMSG, "pages");
+  return run.address;
+}
+
+Status check_vdso(int outer_pid, const Area& wanted) {
+  TRY(std::vector<MapEntry> maps, read_maps(outer_pid));
+  uint64_t start = ~0ull, end = 0;
+  for (const MapEntry& entry : maps)
+    if (entry.is_known_special() && entry.path != "[vsyscall]") {
+      start = std::min(start, entry.start);
+      end = std::max(end, entry.end);
+    }
+  if (start != wanted.start || end != wanted.end)
+    return fail(ENOTSUP, "this node's vDSO is laid out otherwise than home's: another kernel");
+  return {};
+}
+
+}  // namespace
+
+struct Supervisor::Building {
+  Reserve order;
+  ProcessState state;
+  SpawnedStub stub;
+  std::shared_ptr<Guest> guest;
+  std::vector<Tracee> tracees;  ///< in the order of state.threads
+  std::vector<std::shared_ptr<CachedFile>> files;
+};
+
+Status Supervisor::ensure_sandbox(const Reserve& order) {
+  std::lock_guard lock(sandbox_mutex_);
+  if (sandbox_) return {};
+  SandboxOptions options;
+  if (order.monotonic_ns != 0) {
+    // Never ahead of home: what passed on the way makes it late by that much.
+    options.monotonic_offset_ns = order.monotonic_ns - clock_now(CLOCK_MONOTONIC);
+    options.boottime_offset_ns = order.boottime_ns - clock_now(CLOCK_BOOTTIME);
+  }
+  TRY(sandbox_, Sandbox::create(options));
+  eventfd_write(wake_fd_.get(), 1);
+  return {};
+}
+
+void Supervisor::build_guest(Reserve order) {
+  auto queue = open_queue(order.pid);
+  Building building;
+  building.order = order;
+  auto guest = building.guest = std::make_shared<Guest>();
+  guest->pid = order.pid;
+  guest->epoch = order.epoch;
+  guest->window = order.window_base;
+  fill_random(guest->token, sizeof guest->token);
+  expect_hello(guest->token);
+
+  auto work = [&]() -> Status {
+    {
+      // The same pid may have lived here until a moment ago.
+      std::unique_lock lock(registry_mutex_);
+      if (!registry_changed_.wait_for(lock, std::chrono::seconds(3), [&] { return !guests_.contains(order.pid); }))
+        return fail(EEXIST, "process " + std::to_string(order.pid) + " is here already");
+      reaped_.erase(order.pid);
+    }
+    TRY_VOID(ensure_sandbox(order));
+    TRY(building.stub, sandbox_->spawn(order.pid));
+    guest->outer_pid = building.stub.outer_pid;
+    guest->pidfd = std::move(building.stub.pidfd);
+    Reserved reserved{.pid = order.pid, .port = static_cast<uint16_t>(local_port(listen_fd_.get()))};
+    memcpy(reserved.token, guest->token, sizeof reserved.token);
+    TRY_VOID(send_control(ControlType::kReserved, encode_message(reserved)));
+
+    TRY(bool socket, queue->wait_for_image(kImageLimitMs));
+    std::unique_ptr<ImageConnection> connection;
+    if (socket)
+      connection = std::make_unique<SocketConnection>(queue->take_socket());
+    else
+      connection = std::make_unique<QueueConnection>(*this, queue);
+    TRY_VOID(rebuild(building, *connection));
+    ProcessRef ready{.pid = order.pid, .epoch = order.epoch};
+    TRY_VOID(send_control(ControlType::kReady, encode_message(ready)));
+
+    TRY(ControlMessage next, queue->pop(kStageTimeoutMs));
+    if (next.type != static_cast<uint16_t>(ControlType::kGo)) return fail(ECANCELED, "the move was called off");
+    return start_guest(building);
+  };
+  Status done = work();
+  close_queue(order.pid);
+  if (done) {
+    ProcessRef running{.pid = order.pid, .epoch = order.epoch};
+    send_control(ControlType::kRunning, encode_message(running));
+    note_guest(*guest, "guest");
+    log_info("guest " + std::to_string(order.pid) + " (" + guest->program + ") from " + options_.home_name + " runs");
+    return;
+  }
+  log_info("guest " + std::to_string(order.pid) + " did not start: " + done.error().message());
+  if (guest->outer_pid > 0) kill_guest(*guest);
+  for (Tracee& tracee : building.tracees)
+    while (tracee.attached()) {
+      auto stop = tracee.wait_stop(1000);
+      if (!stop || stop->gone()) break;
+    }
+  if (find_guest(order.pid) == guest)
+    drop_guest(guest);
+  else
+    forget_hello(guest->token);
+  if (done.error().code != ECANCELED) send_failed(order.pid, done.error());
+}
+
+Status Supervisor::receive_pages(Building& building, ImageConnection& connection) {
+  Guest& guest = *building.guest;
+  TRY(ProcessMemory memory, ProcessMemory::open(guest.outer_pid));
+  for (;;) {
+    TRY(ControlMessage message, connection.receive());
+    switch (static_cast<ControlType>(message.type)) {
+      case ControlType::kImageEnd: return {};
+      case ControlType::kPages: {
+        TRY(uint64_t address, page_run_address(message.body));
+        TRY_VOID(memory.write(address, message.body.data() + kPagePrefix, message.body.size() - kPagePrefix));
+        break;
+      }
+      case ControlType::kFilePages: {
+        TRY(PageRun run, decode_message<PageRun>(message.body));
+        for (size_t i = 0; i < building.state.areas.size(); ++i) {
+          const Area& area = building.state.areas[i];
+          if (run.address < area.start || run.address >= area.end || building.files[i] == nullptr) continue;
+          TRY_VOID(building.files[i]->put(area.offset + (run.address - area.start), run.data.data(), run.data.size()));
+        }
+        break;
+      }
+      case ControlType::kForget: return fail(ECANCELED, "the move was called off");
+      default: return fail(EBADMSG, "unexpected message in an image");
+    }
+  }
+}
+
+Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
+  Guest& guest = *building.guest;
+  TRY(ControlMessage first, connection.receive());
+  if (first.type == static_cast<uint16_t>(ControlType::kForget)) return fail(ECANCELED, "the move was called off");
+  if (first.type != static_cast<uint16_t>(ControlType::kImageState)) return fail(EBADMSG, "no image state");
+  TRY(building.state, decode_message<ProcessState>(first.body));
+  const ProcessState& state = building.state;
+  if (state.pid != guest.pid || state.threads.empty() || state.threads.size() > kMaxThreads ||
+      state.window_base != guest.window || state.actions.size() != 64 || state.mm.size() != 11)
+    return fail(EBADMSG, "image state");
+  if (!state.threads[0].name.empty()) guest.program = state.threads[0].name;
+  guest.cpu_before_ns[0] = state.user_cpu_ns;
+  guest.cpu_before_ns[1] = state.system_cpu_ns;
+
+  FileNeed need{.pid = guest.pid};
+  building.files.resize(state.areas.size());
+  for (size_t i = 0; i < state.areas.size(); ++i) {
+    const Area& area = state.areas[i];
+    if (area.kind != AreaKind::kFile) continue;
+    TRY(building.files[i], files_.open(area.file, area.path));
+    if (!building.files[i]->covers(area.offset, area.end - area.start)) need.areas.push_back(static_cast<uint32_t>(i));
+  }
+  TRY_VOID(connection.send(ControlType::kNeed, encode_message(need)));
+
+  // The agent first, for it carries out the rest; then everything else of the stub goes.
+  int outer = guest.outer_pid;
+  TRY(Tracee leader, Tracee::seize(outer, PTRACE_O_TRACECLONE));
+  building.tracees.push_back(std::move(leader));
+  Tracee& tracee = building.tracees[0];
+  TRY_VOID(tracee.interrupt());
+  TRY(StopInfo stop, tracee.wait_stop(kStageTimeoutMs));
+  if (stop.gone()) return fail(ESRCH, "the stub is gone");
+  uint64_t window = guest.window;
+  uint64_t slot = slot_address(window, 0);
+  {
+    TRY(uint64_t site, find_vdso_syscall(outer));
+    TRY(CallInjector injector, CallInjector::begin(tracee, site));
+    constexpr uint64_t kFresh = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE;
+    TRY(long code, injector.call(SYS_mmap, window, kAgentCodeBytes, PROT_READ | PROT_EXEC, kFresh, ~0ull, 0));
+    TRY(long work, injector.call(SYS_mmap, slot, kSlotMappedBytes, PROT_READ | PROT_WRITE, kFresh, ~0ull, 0));
+    if (static_cast<uint64_t>(code) != window || static_cast<uint64_t>(work) != slot)
+      return fail(ENOMEM, "the agent's window is not free in the stub");
+    TRY_VOID(injector.finish());
+  }
+  TRY(ProcessMemory memory, ProcessMemory::open(outer));
+  TRY_VOID(memory.write(window, kAgentImage.bytes, kAgentImage.size));
+
+  Batch batch(window, outer);
+  uint64_t window_end = window + kWindowBytes;
+  batch.add(SYS_munmap, {0, window});
+  batch.add(SYS_munmap, {window_end, kAddressSpaceEnd - window_end});
+  for (const Area& area : state.areas) {
+    uint64_t bytes = area.end - area.start;
+    if (area.end <= area.start || (area.start | area.end) % 4096 != 0) return fail(EBADMSG, "area");
+    if (area.kind == AreaKind::kVdso) batch.add(SYS_arch_prctl, {kArchMapVdso64, area.start});
+    if (area.kind != AreaKind::kAnonymous && area.kind != AreaKind::kStack) continue;
+    uint64_t flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
+    if (area.kind == AreaKind::kStack) flags |= MAP_GROWSDOWN | MAP_STACK;
+    batch.add(SYS_mmap, {area.start, bytes, area.protection, flags, ~0ull, 0});
+  }
+  TRY_VOID(batch.run(tracee));
+  for (const Area& area : state.areas)
+    if (area.kind == AreaKind::kVdso) TRY_VOID(check_vdso(outer, area));
+
+  batch.clear();
+  struct rlimit stack_limit {};
+  if (prlimit(outer, RLIMIT_STACK, nullptr, &stack_limit) == 0 && state.stack_limit != 0) {
+    stack_limit.rlim_cur = std::min<rlim_t>(state.stack_limit, stack_limit.rlim_max);
+    prlimit(outer, RLIMIT_STACK, &stack_limit, nullptr);
+  }
+  prctl_mm_map mm{};
+  memcpy(&mm, state.mm.data(), 11 * sizeof(uint64_t));
+  uint64_t auxv = batch.place(state.auxv.data(), state.auxv.size());
+  mm.auxv = reinterpret_cast<__u64*>(auxv);
+  mm.auxv_size = static_cast<uint32_t>(state.auxv.size());
+  mm.exe_fd = ~0u;
+  batch.add(SYS_prctl, {PR_SET_MM, PR_SET_MM_MAP, batch.place(&mm, sizeof mm), sizeof mm, 0});
+  for (int signal = 1; signal <= 64; ++signal) {
+    const SignalAction& action = state.actions[static_cast<size_t>(signal - 1)];
+    if (action.handler == 0 || signal == SIGKILL || signal == SIGSTOP) continue;
+    uint64_t words[4] = {action.handler, action.flags, action.restorer, action.mask};
+    batch.add(SYS_rt_sigaction, {static_cast<uint64_t>(signal), batch.place(words, sizeof words), 0, 8});
+  }
+  TRY_VOID(batch.run(tracee));
+
+  // Threads, with their numbers; each stands still from its first instruction.
+  for (size_t i = 1; i < state.threads.size(); ++i) {
+    std::unique_lock one_at_a_time = sandbox_->clone_lock();
+    TRY_VOID(sandbox_->set_next_tid(state.threads[i].tid));
+    TRY(user_regs_struct original, tracee.registers());
+    user_regs_struct led = original;
+    led.rip = window + kAgentImage.led_syscall;
+    led.rax = SYS_clone;
+    led.orig_rax = ~0ull;
+    led.rdi = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
+    led.rsi = slot + kSlotStackTop;
+    led.rdx = led.r10 = led.r8 = 0;
+    TRY_VOID(tracee.set_registers(led));
+    TRY_VOID(tracee.resume());
+    TRY(StopInfo cloned, tracee.wait_stop(kStageTimeoutMs));
+    if (cloned.kind != StopKind::kFork) return fail(EAGAIN, "thread of the remote: " + cloned.text());
+    building.tracees.push_back(Tracee::adopt(static_cast<int>(cloned.message)));
+    TRY(StopInfo born, building.tracees.back().wait_stop(kStageTimeoutMs));
+    if (born.gone()) return fail(EAGAIN, "thread of the remote is gone");
+    TRY_VOID(tracee.resume());
+    TRY(StopInfo trapped, tracee.wait_stop(kStageTimeoutMs));
+    if (trapped.kind != StopKind::kSignal || trapped.signal != SIGTRAP)
+      return fail(EAGAIN, "thread of the remote: " + trapped.text());
+    TRY_VOID(tracee.set_registers(original));
+  }
+  for (size_t i = 0; i < state.threads.size(); ++i) {
+    const ThreadState& thread = state.threads[i];
+    batch.clear();
+    batch.add(SYS_set_tid_address, {thread.clear_child_tid});
+    if (thread.robust_list != 0) batch.add(SYS_set_robust_list, {thread.robust_list, thread.robust_list_size});
+    if ((thread.altstack_flags & kSsDisable) == 0 && thread.altstack_size != 0) {
+      uint64_t stack[3] = {thread.altstack_sp, thread.altstack_flags & ~kSsOnstack, thread.altstack_size};
+      batch.add(SYS_sigaltstack, {batch.place(stack, sizeof stack), 0});
+    }
+    if (thread.rseq_address != 0)
+      batch.add(SYS_rseq, {thread.rseq_address, thread.rseq_size, 0, thread.rseq_signature});
+    char name[16] = {};
+    strncpy(name, thread.name.c_str(), sizeof name - 1);
+    batch.add(SYS_prctl, {PR_SET_NAME, batch.place(name, sizeof name)});
+    TRY_VOID(batch.run(building.tracees[i]));
+  }
+
+  // The filter, the last thing that the stub does as it likes.
+  TRY(std::vector<sock_filter> filter, build_guest_filter(window, kWindowBytes));
+  batch.clear();
+  struct {
+    uint64_t length;
+    uint64_t address;
+  } program{filter.size(), batch.place(filter.data(), filter.size() * sizeof(sock_filter))};
+  size_t installed = batch.add(SYS_seccomp, {1, kFilterFlags, batch.place(&program, sizeof program)});
+  TRY_VOID(batch.run(tracee));
+  auto inner_listener = static_cast<int>(batch.result(installed));
+  guest.listener = static_cast<int>(syscall(SYS_pidfd_getfd, guest.pidfd.get(), inner_listener, 0));
+  if (guest.listener < 0) return fail_errno("take the guest's listener");
+
+  // From here on its calls are notified. It is known, and led, so they are let through.
+  for (size_t i = 0; i < state.threads.size(); ++i) {
+    auto record = std::make_shared<GuestThread>();
+    record->guest = building.guest;
+    record->tid = state.threads[i].tid;
+    record->outer_tid = building.tracees[i].tid();
+    record->slot = state.threads[i].slot;
+    record->signals_received = state.threads[i].signals_acked;
+    record->led = true;
+    guest.threads[record->tid] = record;
+    guest.slots.insert(record->slot);
+    add_thread(record);
+  }
+  {
+    std::unique_lock lock(registry_mutex_);
+    guests_[guest.pid] = building.guest;
+  }
+  start_workers(guest.listener);
+  batch.clear();
+  batch.add(SYS_close, {static_cast<uint64_t>(inner_listener)});
+  for (size_t i = 0; i < state.areas.size(); ++i) {
+    const Area& area = state.areas[i];
+    if (area.kind != AreaKind::kFile) continue;
+    {
+      std::lock_guard lock(guest.mutex);
+      guest.led_files[static_cast<int>(i)] = building.files[i]->read_only_fd();
+    }
+    batch.add(SYS_mmap, {area.start, area.end - area.start, area.protection, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE,
+                         i, area.offset});
+  }
+  TRY_VOID(batch.run(tracee));
+  {
+    std::lock_guard lock(guest.mutex);
+    guest.led_files.clear();
+  }
+  TRY_VOID(receive_pages(building, connection));
+
+  for (size_t i = 0; i < state.threads.size(); ++i) {
+    const ThreadState& thread = state.threads[i];
+    user_regs_struct registers{};
+    if (thread.registers.size() != sizeof registers) return fail(EBADMSG, "registers");
+    memcpy(&registers, thread.registers.data(), sizeof registers);
+    std::vector<std::byte> xstate(thread.xstate.size());
+    memcpy(xstate.data(), thread.xstate.data(), xstate.size());
+    TRY_VOID(building.tracees[i].set_xstate(xstate));
+    TRY_VOID(building.tracees[i].set_registers(registers));
+    TRY_VOID(building.tracees[i].set_signal_mask(thread.signal_mask));
+  }
+  return {};
+}
+
+Status Supervisor::start_guest(Building& building) {
+  Guest& guest = *building.guest;
+  for (const ThreadState& state : building.state.threads) {
+    std::shared_ptr<GuestThread> thread = guest.thread(state.tid);
+    TRY(thread->channel, wait_for_hello(guest.token, state.tid, state.signals_acked, kConnectTimeoutMs));
+    thread->led = false;
+  }
+  for (const ThreadState& state : building.state.threads) watch(*guest.thread(state.tid));
+  for (Tracee& tracee : building.tracees) TRY_VOID(tracee.detach());
+  return {};
+}
+
+}  // namespace mosix

@@ -1,0 +1,220 @@
+// Home's signals, put into guest threads. Home's kernel has chosen the thread, applied its mask, and decided what
+// becomes of the call at hand; here the same signal has to appear in the guest thread at the same point, with
+// the same siginfo, and this node's kernel then builds the handler's frame and restarts or ends the call itself.
+//
+// How: the thread is seized and interrupted, its call (if it is in one) is answered, and it stops on its way to
+// user mode. Then the signal is sent to it with tgkill; it stops again, in signal delivery, where a tracer may
+// replace the siginfo by home's and let it go on into the handler. A service thread queueing siginfo would not
+// do: the kernel allows forged codes only to the thread itself.
+#include <signal.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "libmosix/common/log.h"
+#include "remote/supervisor.h"
+
+namespace mosix {
+namespace {
+
+constexpr int kStopLimitMs = 5000;
+
+int signal_number(const Siginfo& info) {
+  int number;
+  memcpy(&number, info.bytes, sizeof number);
+  return number;
+}
+
+void send_signal(const GuestThread& thread, int signal) {
+  syscall(SYS_tgkill, thread.guest->outer_pid, thread.outer_tid, signal);
+}
+
+/// Waits for the next stop of one of two kinds, letting the guest's own faults pass.
+Result<StopInfo> wait_for(Tracee& tracee, int signal) {
+  for (;;) {
+    TRY(StopInfo stop, tracee.wait_stop(kStopLimitMs));
+    if (stop.gone() || stop.kind == StopKind::kInterrupt) return stop;
+    if (stop.kind == StopKind::kSignal && stop.signal == signal) return stop;
+    TRY_VOID(tracee.resume(stop.kind == StopKind::kSignal ? stop.signal : 0));
+  }
+}
+
+}  // namespace
+
+void Supervisor::put_signals(GuestThread& thread, Tracee& tracee) {
+  {
+    std::lock_guard lock(thread.mutex);
+    for (WaitingSignal& signal : thread.waiting) signal.parked = false;
+  }
+  for (;;) {
+    Result<uint64_t> mask = tracee.signal_mask();
+    if (!mask) return;
+    WaitingSignal next;
+    bool more = false;
+    {
+      std::lock_guard lock(thread.mutex);
+      auto found = thread.waiting.end();
+      for (auto at = thread.waiting.begin(); at != thread.waiting.end(); ++at) {
+        bool blocked = (*mask >> (signal_number(at->info) - 1) & 1) != 0;
+        if (blocked)
+          at->parked = true;
+        else if (found == thread.waiting.end())
+          found = at;
+        else
+          more = true;
+      }
+      if (found == thread.waiting.end()) break;
+      next = *found;
+      thread.waiting.erase(found);
+    }
+    int number = signal_number(next.info);
+    send_signal(thread, number);
+    tracee.resume();
+    Result<StopInfo> stop = wait_for(tracee, number);
+    if (!stop || stop->kind != StopKind::kSignal) {
+      if (!stop) log_error("signal " + std::to_string(number) + ": " + stop.error().message());
+      break;
+    }
+    siginfo_t info;
+    static_assert(sizeof info == sizeof next.info);
+    memcpy(&info, &next.info, sizeof info);
+    tracee.set_siginfo(info);
+    if (!more) {
+      tracee.detach(number);
+      return;
+    }
+    // The next one has to meet the mask that this handler runs under.
+    tracee.interrupt();
+    tracee.resume(number);
+    stop = wait_for(tracee, 0);
+    if (!stop || stop->gone()) return;
+  }
+  if (tracee.stopped()) tracee.detach();
+}
+
+void Supervisor::answer_and_deliver(GuestThread& thread, PendingCall& call, const Answer& answer) {
+  {
+    std::lock_guard lock(thread.mutex);
+    bool unpark = answer.run_here && !thread.waiting.empty();  // the mask may change
+    if (!thread.has_signal() && !unpark) return answer.apply(call);
+  }
+  std::lock_guard tracing(thread.tracer_mutex);
+  if (thread.guest->freezing) {
+    // The signals stay home's, who will offer them again where the guest goes next.
+    if (!answer.run_here && answer.result < -511 && answer.result > -520)
+      return answer_when_interrupted(thread, call, answer.result);
+    return answer.apply(call);
+  }
+  Result<Tracee> tracee = Tracee::seize(thread.outer_tid);
+  if (!tracee) return answer.apply(call);  // it is being killed
+  tracee->interrupt();
+  answer.apply(call);
+  Result<StopInfo> stop = wait_for(*tracee, 0);
+  if (!stop || stop->gone()) return;
+  put_signals(thread, *tracee);
+}
+
+void Supervisor::deliver_in_sigsuspend(GuestThread& thread, PendingCall& call) {
+  // The signal must be pending before the thread enters sigsuspend here, whose mask lets it through; an
+  // interrupt would only make it restart.
+  std::lock_guard tracing(thread.tracer_mutex);
+  if (thread.guest->freezing) return answer_when_interrupted(thread, call, kErestartnohand);
+  WaitingSignal first;
+  {
+    std::lock_guard lock(thread.mutex);
+    if (thread.waiting.empty()) return call.answer(-EINTR);
+    first = thread.waiting.front();
+    thread.waiting.erase(thread.waiting.begin());
+  }
+  int number = signal_number(first.info);
+  Result<Tracee> tracee = Tracee::seize(thread.outer_tid);
+  if (!tracee) return call.abandon();
+  send_signal(thread, number);
+  call.let_run_here();
+  Result<StopInfo> stop = wait_for(*tracee, number);
+  if (!stop || stop->kind != StopKind::kSignal) return;
+  siginfo_t info;
+  memcpy(&info, &first.info, sizeof info);
+  tracee->set_siginfo(info);
+  tracee->interrupt();
+  tracee->resume(number);
+  stop = wait_for(*tracee, 0);
+  if (stop && !stop->gone()) put_signals(thread, *tracee);
+}
+
+void Supervisor::deliver_under_mask(GuestThread& thread, PendingCall& call, uint64_t mask_address) {
+  // ppoll and its like ended with EINTR at home, by a signal that may be blocked outside the call. The thread
+  // is led through a sigsuspend with the call's mask in its place: the kernel then saves the outer mask in the
+  // handler's frame and returns -EINTR, as it would have from the call itself.
+  std::lock_guard tracing(thread.tracer_mutex);
+  if (thread.guest->freezing) return answer_when_interrupted(thread, call, kErestartnohand);
+  Result<Tracee> tracee = Tracee::seize(thread.outer_tid);
+  if (!tracee) return call.abandon();
+  tracee->interrupt();
+  call.answer(-EINTR);
+  Result<StopInfo> stop = wait_for(*tracee, 0);
+  if (!stop || stop->gone()) return;
+  WaitingSignal first;
+  {
+    std::lock_guard lock(thread.mutex);
+    if (thread.waiting.empty()) return;
+    first = thread.waiting.front();
+    thread.waiting.erase(thread.waiting.begin());
+  }
+  Result<user_regs_struct> original = tracee->registers();
+  if (!original) return;
+  user_regs_struct led = *original;
+  led.rax = SYS_rt_sigsuspend;
+  led.orig_rax = ~0ull;
+  led.rdi = mask_address;
+  led.rsi = 8;
+  led.rip -= 2;
+  tracee->set_registers(led);
+  int number = signal_number(first.info);
+  // Unblocked outside the call too, the signal would be taken before the call is entered.
+  Result<uint64_t> mask = tracee->signal_mask();
+  bool blocked = mask && (*mask >> (number - 1) & 1) != 0;
+  if (!blocked) tracee->set_registers(*original);
+  thread.led = true;
+  send_signal(thread, number);
+  tracee->resume();
+  stop = wait_for(*tracee, number);
+  thread.led = false;
+  if (!stop || stop->kind != StopKind::kSignal) return;
+  if (blocked) {
+    Result<user_regs_struct> now = tracee->registers();
+    if (now) {
+      now->rdi = original->rdi;
+      now->rsi = original->rsi;
+      tracee->set_registers(*now);
+    }
+  }
+  siginfo_t info;
+  memcpy(&info, &first.info, sizeof info);
+  tracee->set_siginfo(info);
+  tracee->interrupt();
+  tracee->resume(number);
+  stop = wait_for(*tracee, 0);
+  if (stop && !stop->gone()) put_signals(thread, *tracee);
+}
+
+void Supervisor::deliver_to_computing(GuestThread& thread) {
+  std::unique_lock tracing(thread.tracer_mutex, std::try_to_lock);
+  if (!tracing || thread.guest->freezing) return;  // whoever has the thread looks at its signals afterwards
+  Result<Tracee> tracee = Tracee::seize(thread.outer_tid);
+  if (!tracee) return;
+  tracee->interrupt();
+  {
+    // From here on a worker that finds the thread in a call answers it by a restart.
+    std::lock_guard lock(thread.mutex);
+    thread.interrupted = true;
+    thread.changed.notify_all();
+  }
+  Result<StopInfo> stop = wait_for(*tracee, 0);
+  {
+    std::lock_guard lock(thread.mutex);
+    thread.interrupted = false;
+  }
+  if (stop && !stop->gone()) put_signals(thread, *tracee);
+}
+
+}  // namespace mosix

@@ -1,0 +1,300 @@
+// Calls in which both nodes take part. The rule for state that lives on both sides (signal actions, masks,
+// names): home first, for home says whether the call is legal at all and may deliver signals by it; then the
+// guest's own kernel makes the very same call here, reading the same memory.
+#include <fcntl.h>
+#include <linux/prctl.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/times.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "libmosix/agent/agent.h"
+#include "libmosix/agent/agent_image.h"
+#include "libmosix/common/log.h"
+#include "libmosix/process/proc_stat.h"
+#include "remote/supervisor.h"
+
+namespace mosix {
+namespace {
+
+struct KernelSigaction {
+  uint64_t handler, flags, restorer, mask;
+};
+constexpr uint64_t kSaRestorer = 0x04000000;
+/// Of the guest's flags those that home's kernel must act on; its handler always runs on the agent's stack.
+constexpr uint64_t kFlagsAtHome = SA_RESTART | SA_NODEFER | SA_RESETHAND | SA_NOCLDSTOP | SA_NOCLDWAIT;
+
+/// ucontext.uc_sigmask in a signal frame, seen from the stack pointer at rt_sigreturn.
+constexpr uint64_t kFrameMaskOffset = 296;
+
+/// The stack pointer of a thread that is blocked in a notification: last but one field of /proc/.../syscall.
+Result<uint64_t> stack_pointer(int outer_tid) {
+  TRY(std::string text, read_proc_file(outer_tid, "syscall"));
+  size_t last = text.rfind(" 0x");
+  size_t before = last == std::string::npos || last == 0 ? last : text.rfind(" 0x", last - 1);
+  if (before == std::string::npos) return fail(EPROTO, "/proc/TID/syscall: " + text);
+  return strtoull(text.c_str() + before + 1, nullptr, 16);
+}
+
+/// Time that a process or thread of ours has used here, by the kernel's clock for it.
+uint64_t cpu_ns(int outer_id, bool whole_process) {
+  auto clock = static_cast<clockid_t>((~static_cast<unsigned>(outer_id) << 3) | (whole_process ? 2u : 6u));
+  timespec used{};
+  if (clock_gettime(clock, &used) != 0) return 0;
+  return static_cast<uint64_t>(used.tv_sec) * 1000000000u + static_cast<uint64_t>(used.tv_nsec);
+}
+
+struct CpuTimes {
+  uint64_t user_ns = 0, system_ns = 0;
+};
+
+/// User and system part, in the proportion of the kernel's ticks.
+CpuTimes cpu_times(const Guest& guest, const GuestThread* thread) {
+  int outer = thread != nullptr ? thread->outer_tid : guest.outer_pid;
+  uint64_t total = cpu_ns(outer, thread == nullptr);
+  auto stat = thread != nullptr ? read_thread_stat(guest.outer_pid, outer) : read_proc_stat(outer);
+  uint64_t user_ticks = stat ? stat->utime : 0, system_ticks = stat ? stat->stime : 0;
+  uint64_t ticks = user_ticks + system_ticks;
+  CpuTimes times;
+  times.system_ns = ticks == 0 ? 0 : total / ticks * system_ticks;
+  times.user_ns = total - times.system_ns;
+  if (thread == nullptr) {
+    times.user_ns += guest.cpu_before_ns[0];
+    times.system_ns += guest.cpu_before_ns[1];
+  }
+  return times;
+}
+
+void add_timeval(uint8_t* at, uint64_t ns) {
+  timeval value;
+  memcpy(&value, at, sizeof value);
+  uint64_t total = static_cast<uint64_t>(value.tv_usec) + ns / 1000;
+  value.tv_sec += static_cast<time_t>(total / 1000000);
+  value.tv_usec = static_cast<suseconds_t>(total % 1000000);
+  memcpy(at, &value, sizeof value);
+}
+
+}  // namespace
+
+void Supervisor::split_call(GuestThread& thread, PendingCall& call, const SyscallRow& row) {
+  switch (row.split) {
+    case Split::kMmap: return map_memory(thread, call);
+    case Split::kClone:
+    case Split::kFork:
+    case Split::kVfork:
+    case Split::kClone3: return clone_call(thread, call, row.split);
+    case Split::kExecve: return exec_call(thread, call, row, false);
+    case Split::kExecveat: return exec_call(thread, call, row, true);
+    case Split::kExit: return exit_thread(thread, call);
+    case Split::kExitGroup: return exit_group(thread, call);
+    case Split::kSigaction: return set_action(thread, call, row);
+    case Split::kSigprocmask: return set_mask(thread, call);
+    case Split::kSigreturn: return return_from_handler(thread, call);
+    case Split::kSigsuspend: return suspend(thread, call, row);
+    case Split::kTimedMask: return timed_with_mask(thread, call, row);
+    case Split::kItimer:
+      // ITIMER_REAL belongs to home's clock; the two that count CPU time to where it is spent.
+      if (call.args()[0] == ITIMER_REAL) return forward_call(thread, call, row);
+      return call.let_run_here();
+    case Split::kTimes: return times(thread, call, row);
+    case Split::kRestart: return restart(thread, call);
+    case Split::kRlimit: return forward_call(thread, call, row);
+    case Split::kPrctl: return forward_then_run_here(thread, call, row);
+    case Split::kMemory: return judge_memory_call(thread, call, row);
+    case Split::kNone: break;
+  }
+  log_error("call " + std::string(row.name) + " is split, but no handler is named");
+  bring_home(thread, call, std::string(row.name));
+}
+
+void Supervisor::judge_memory_call(GuestThread& thread, PendingCall& call, const SyscallRow& row) {
+  uint64_t window = thread.guest->window;
+  auto touches_window = [&](uint64_t start, uint64_t bytes) {
+    return start < window + kWindowBytes && start + bytes > window;
+  };
+  const auto& args = call.args();
+  switch (row.number) {
+    case SYS_munmap:
+    case SYS_mprotect:
+    case SYS_madvise:
+    case SYS_msync:
+    case SYS_mincore:
+      // No program has a mapping there: to it, the range is what an empty one is.
+      if (touches_window(args[0], args[1])) return call.answer(row.number == SYS_munmap ? 0 : -ENOMEM);
+      break;
+    case SYS_mremap:
+      if (touches_window(args[0], args[1])) return call.answer(-EFAULT);
+      if ((args[3] & 2 /* MREMAP_FIXED */) != 0 && touches_window(args[4], args[2])) return call.answer(-ENOMEM);
+      break;
+    default: break;
+  }
+  call.let_run_here();
+}
+
+void Supervisor::forward_then_run_here(GuestThread& thread, PendingCall& call, const SyscallRow& row) {
+  NotifiedMemory memory(thread.guest->outer_pid);
+  Result<CallPlan> plan = plan_call(row, call.args(), memory);
+  if (!plan) return bring_home(thread, call, std::string(row.name));
+  Answer here = Answer::here();
+  while (!finish_call(thread, call, *plan, exchange(thread, *plan), &here)) {
+  }
+}
+
+void Supervisor::set_action(GuestThread& thread, PendingCall& call, const SyscallRow&) {
+  const auto& args = call.args();
+  KernelSigaction action{};
+  NotifiedMemory memory(thread.guest->outer_pid);
+  // A question, or what this kernel refuses by itself.
+  if (args[1] == 0 || args[3] != 8 || !memory.read(args[1], &action, sizeof action)) return call.let_run_here();
+  bool handled = action.handler != 0 && action.handler != 1;
+  KernelSigaction at_home = action;
+  if (handled) {
+    at_home.handler = thread.guest->window + kAgentImage.on_signal;
+    at_home.restorer = thread.guest->window + kAgentImage.restorer;
+    at_home.flags = (action.flags & kFlagsAtHome) | SA_SIGINFO | kSaRestorer;
+  }
+  CallPlan plan = buffer_plan(SYS_rt_sigaction, {args[0], 0, 0, 8, 0, 0}, 1, &at_home, sizeof at_home, -1, 0,
+                              OutRule::kFixed, 0);
+  Answer here = Answer::here();
+  while (!finish_call(thread, call, plan, exchange(thread, plan), &here)) {
+  }
+}
+
+void Supervisor::change_mask_at_home(GuestThread& thread, PendingCall& call, uint64_t how, uint64_t set) {
+  CallPlan plan = buffer_plan(SYS_rt_sigprocmask, {how, 0, 0, 8, 0, 0}, 1, &set, sizeof set, -1, 0,
+                              OutRule::kFixed, 0);
+  Answer here = Answer::here();
+  while (!finish_call(thread, call, plan, exchange(thread, plan), &here)) {
+  }
+}
+
+void Supervisor::set_mask(GuestThread& thread, PendingCall& call) {
+  const auto& args = call.args();
+  uint64_t set = 0;
+  NotifiedMemory memory(thread.guest->outer_pid);
+  if (args[1] == 0 || args[3] != 8 || !memory.read(args[1], &set, sizeof set)) return call.let_run_here();
+  change_mask_at_home(thread, call, args[0], set);
+}
+
+void Supervisor::return_from_handler(GuestThread& thread, PendingCall& call) {
+  Result<uint64_t> sp = stack_pointer(thread.outer_tid);
+  uint64_t mask = 0;
+  NotifiedMemory memory(thread.guest->outer_pid);
+  // A frame that cannot be read is answered by this kernel with SIGSEGV, as home's would.
+  if (!sp || !memory.read(*sp + kFrameMaskOffset, &mask, sizeof mask)) return call.let_run_here();
+  change_mask_at_home(thread, call, SIG_SETMASK, mask);
+}
+
+void Supervisor::suspend(GuestThread& thread, PendingCall& call, const SyscallRow& row) {
+  NotifiedMemory memory(thread.guest->outer_pid);
+  uint64_t mask = 0;
+  if (call.args()[1] != 8 || !memory.read(call.args()[0], &mask, sizeof mask)) return call.let_run_here();
+  bool waiting;
+  {
+    std::lock_guard lock(thread.mutex);
+    waiting = !thread.waiting.empty();
+  }
+  if (waiting) return deliver_in_sigsuspend(thread, call);
+  Result<CallPlan> plan = plan_call(row, call.args(), memory);
+  if (!plan) return bring_home(thread, call, std::string(row.name));
+  for (;;) {
+    Result<CallReply> reply = exchange(thread, *plan);
+    if (reply && reply->verdict == Verdict::kDone) return deliver_in_sigsuspend(thread, call);
+    if (finish_call(thread, call, *plan, reply)) return;
+  }
+}
+
+void Supervisor::timed_with_mask(GuestThread& thread, PendingCall& call, const SyscallRow& row) {
+  NotifiedMemory memory(thread.guest->outer_pid);
+  uint64_t mask_address = call.args()[row.number == SYS_ppoll ? 3 : row.number == SYS_pselect6 ? 5 : 4];
+  if (row.number == SYS_pselect6 && mask_address != 0) {
+    // A pair of pointer and size.
+    uint64_t pack[2] = {};
+    if (memory.read(mask_address, pack, sizeof pack)) mask_address = pack[0];
+  }
+  if (mask_address == 0) return forward_call(thread, call, row);
+  Result<CallPlan> plan = plan_call(row, call.args(), memory);
+  if (!plan) return bring_home(thread, call, std::string(row.name));
+  for (;;) {
+    Result<CallReply> reply = exchange(thread, *plan);
+    if (reply && reply->verdict == Verdict::kDone && reply->result == -EINTR) {
+      // What is left of the timeout is the program's to see, as after any interruption.
+      [[maybe_unused]] Status delivered = deliver_outs(*plan, *reply, memory);
+      bool waiting;
+      {
+        std::lock_guard lock(thread.mutex);
+        waiting = !thread.waiting.empty();
+      }
+      if (waiting) return deliver_under_mask(thread, call, mask_address);
+    }
+    if (finish_call(thread, call, *plan, reply)) return;
+  }
+}
+
+void Supervisor::restart(GuestThread& thread, PendingCall& call) {
+  // The call that was aborted left its deadline in the deputy thread's restart block, and its scratch bytes in
+  // the deputy's buffer; where they are known here, its outs come back as those of the first attempt would.
+  std::optional<CallPlan> plan;
+  {
+    std::lock_guard lock(thread.mutex);
+    plan = thread.aborted_plan;
+  }
+  if (plan) {
+    plan->body.number = SYS_restart_syscall;
+    plan->body.arg_relocs = 0;
+    plan->body.flags = kCallResumes;
+    plan->body.in_bytes = 0;
+    plan->body.reloc_count = 0;
+    plan->relocs.clear();
+    plan->scratch.clear();
+  } else {
+    plan = plain_plan(SYS_restart_syscall, {});
+  }
+  while (!finish_call(thread, call, *plan, exchange(thread, *plan))) {
+  }
+}
+
+void Supervisor::times(GuestThread& thread, PendingCall& call, const SyscallRow& row) {
+  Guest& guest = *thread.guest;
+  NotifiedMemory memory(guest.outer_pid);
+  Result<CallPlan> plan = plan_call(row, call.args(), memory);
+  if (!plan) return bring_home(thread, call, std::string(row.name));
+  for (;;) {
+    Result<CallReply> reply = exchange(thread, *plan);
+    if (reply && reply->verdict == Verdict::kDone && reply->result >= 0 && !reply->outs.empty() &&
+        !reply->outs[0].empty()) {
+      std::vector<uint8_t>& out = reply->outs[0];
+      if (row.number == SYS_getrusage && out.size() >= 32) {
+        auto who = static_cast<int>(call.args()[0]);
+        if (who == RUSAGE_SELF || who == RUSAGE_THREAD) {
+          CpuTimes used = cpu_times(guest, who == RUSAGE_THREAD ? &thread : nullptr);
+          add_timeval(out.data(), used.user_ns);
+          add_timeval(out.data() + sizeof(timeval), used.system_ns);
+        }
+      } else if (row.number == SYS_times && out.size() >= sizeof(tms)) {
+        CpuTimes used = cpu_times(guest, nullptr);
+        uint64_t tick = 1000000000u / static_cast<uint64_t>(sysconf(_SC_CLK_TCK));
+        tms value;
+        memcpy(&value, out.data(), sizeof value);
+        value.tms_utime += static_cast<clock_t>(used.user_ns / tick);
+        value.tms_stime += static_cast<clock_t>(used.system_ns / tick);
+        memcpy(out.data(), &value, sizeof value);
+      } else if (row.number == SYS_clock_gettime && out.size() >= sizeof(timespec)) {
+        bool per_thread = call.args()[0] == CLOCK_THREAD_CPUTIME_ID;
+        CpuTimes used = cpu_times(guest, per_thread ? &thread : nullptr);
+        timespec value;
+        memcpy(&value, out.data(), sizeof value);
+        uint64_t total = static_cast<uint64_t>(value.tv_nsec) + used.user_ns + used.system_ns;
+        value.tv_sec += static_cast<time_t>(total / 1000000000u);
+        value.tv_nsec = static_cast<long>(total % 1000000000u);
+        memcpy(out.data(), &value, sizeof value);
+      }
+    }
+    if (finish_call(thread, call, *plan, reply)) return;
+  }
+}
+
+}  // namespace mosix

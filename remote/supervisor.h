@@ -1,0 +1,212 @@
+// The supervisor: one process beside each family of guests on an away node. Rebuilds remotes from images, owns
+// their seccomp listener, forwards their calls to their deputies, puts signals into them, freezes and captures
+// them for the next move. It runs outside the sandbox, as the user that mosixd gave it, and needs no privilege
+// beyond its own user namespace. When it ends, its guests end with it.
+//
+// One class, for all of it works on one registry; its parts are in files of their own:
+//   supervisor.cc     start, control connection, link to mosixd, end of guests
+//   channels.cc       accepting deputies, watching idle channels
+//   notify.cc         notification workers and the way of one call through them
+//   signals.cc        putting home's signals into guest threads
+//   split_calls.cc    calls in which both sides take part: signal actions and masks, times, limits
+//   memory_calls.cc   mappings of home's files
+//   process_calls.cc  fork, threads, exec, exit
+//   rebuild.cc        from image to remote
+//   freeze.cc         from remote to image
+#pragma once
+
+#include <linux/seccomp.h>
+
+#include <deque>
+#include <functional>
+#include <shared_mutex>
+#include <string>
+#include <thread>
+
+#include "libmosix/process/tracee.h"
+#include "libmosix/syscalls/decode.h"
+#include "libmosix/syscalls/table.h"
+#include "remote/channel.h"
+#include "remote/file_cache.h"
+#include "remote/guest.h"
+#include "remote/pending_call.h"
+#include "remote/sandbox/sandbox.h"
+
+namespace mosix {
+
+/// How a trapped call is answered.
+struct Answer {
+  bool run_here = false;
+  int64_t result = 0;
+  static Answer value(int64_t result) { return {false, result}; }
+  static Answer here() { return {true, 0}; }
+  void apply(PendingCall& call) const { run_here ? call.let_run_here() : call.answer(result); }
+};
+
+/// Where an image comes from or goes to: a connection that carries control messages about one process.
+class ImageConnection {
+ public:
+  virtual ~ImageConnection() = default;
+  virtual Status send(ControlType type, const Bytes& body) = 0;
+  /// One PAGES message without copying its data first.
+  virtual Status send_pages(ControlType type, const PageRun& head, const void* data, size_t bytes) = 0;
+  virtual Result<ControlMessage> receive() = 0;
+};
+
+struct SupervisorOptions {
+  std::string family;
+  std::string home_name;
+  std::string node_name;
+  int control_fd = 3;
+  int link_fd = 4;
+};
+
+class Supervisor {
+ public:
+  explicit Supervisor(SupervisorOptions options);
+  /// Serves until the control connection ends and no guest is left. The exit status.
+  int run();
+
+ private:
+  // --- supervisor.cc
+  void read_control();
+  void serve_control(ControlMessage message);
+  Status send_control(ControlType type, const Bytes& body);
+  void serve_link();
+  void watch_sandbox();
+  void tick();
+  void send_failed(int pid, const Error& error);
+  std::shared_ptr<Guest> find_guest(int pid);
+  std::shared_ptr<GuestThread> find_thread(int outer_tid);
+  void add_thread(const std::shared_ptr<GuestThread>& thread);
+  void drop_thread(const std::shared_ptr<GuestThread>& thread);
+  /// Kills the remote and waits until pid 1 has reaped it, so that its pid is free again here.
+  void kill_guest(Guest& guest);
+  /// Kills it and forgets it: it is home, or has ended, or never began.
+  void drop_guest(const std::shared_ptr<Guest>& guest);
+  void guest_died(int pid, int wait_status);
+  void note_guest(const Guest& guest, const char* event);
+
+  // --- channels.cc
+  Status start_listening();
+  void accept_channels();
+  void welcome_connection(UniqueFd fd);
+  void watch_channels();
+  void watch(GuestThread& thread);
+  void unwatch(GuestThread& thread);
+  void serve_idle_channel(const std::shared_ptr<GuestThread>& thread);
+  /// Waits for the hello of the deputy thread `tid` that was told this token, and welcomes it.
+  Result<UniqueFd> wait_for_hello(const uint8_t (&token)[16], int tid, uint32_t signals_acked, int limit_ms);
+  void expect_hello(const uint8_t (&token)[16]);
+  void forget_hello(const uint8_t (&token)[16]);
+
+  // --- notify.cc
+  void start_workers(int listener);
+  void work(int listener);
+  void serve_call(PendingCall& call);
+  void serve_led_call(GuestThread& thread, PendingCall& call);
+  void dispatch(GuestThread& thread, PendingCall& call, const SyscallRow& row);
+  void forward_call(GuestThread& thread, PendingCall& call, const SyscallRow& row);
+  /// Brings the reply of a call to its end: outs, signals, answer; or makes the call again.
+  /// False: it has to be made again here and now.
+  bool finish_call(GuestThread& thread, PendingCall& call, const CallPlan& plan, const Result<CallReply>& reply,
+                   const Answer* instead = nullptr);
+  void bring_home(GuestThread& thread, PendingCall& call, const std::string& reason);
+  void answer_when_interrupted(GuestThread& thread, PendingCall& call, int64_t restart_code);
+  void lose_channel(GuestThread& thread, PendingCall& call, const Error& error);
+  void trace_call(GuestThread& thread, const SyscallRow& row, const CallText& text, int64_t result,
+                  AnsweredBy answered_by, int64_t started_ns, uint64_t total_ns, uint64_t home_ns);
+
+  // --- signals.cc
+  /// Answers the call, and has the guest take what signals wait for it before it makes another step.
+  void answer_and_deliver(GuestThread& thread, PendingCall& call, const Answer& answer);
+  /// The same for sigsuspend, whose own mask must be in force (run here), and for calls like ppoll.
+  void deliver_in_sigsuspend(GuestThread& thread, PendingCall& call);
+  void deliver_under_mask(GuestThread& thread, PendingCall& call, uint64_t mask_address);
+  void deliver_to_computing(GuestThread& thread);
+  /// For a thread in an interrupt stop of ours; detaches it.
+  void put_signals(GuestThread& thread, Tracee& tracee);
+
+  // --- split_calls.cc
+  void split_call(GuestThread& thread, PendingCall& call, const SyscallRow& row);
+  void set_action(GuestThread& thread, PendingCall& call, const SyscallRow& row);
+  void set_mask(GuestThread& thread, PendingCall& call);
+  void return_from_handler(GuestThread& thread, PendingCall& call);
+  void change_mask_at_home(GuestThread& thread, PendingCall& call, uint64_t how, uint64_t set);
+  void suspend(GuestThread& thread, PendingCall& call, const SyscallRow& row);
+  void timed_with_mask(GuestThread& thread, PendingCall& call, const SyscallRow& row);
+  void restart(GuestThread& thread, PendingCall& call);
+  void times(GuestThread& thread, PendingCall& call, const SyscallRow& row);
+  void forward_then_run_here(GuestThread& thread, PendingCall& call, const SyscallRow& row);
+  void judge_memory_call(GuestThread& thread, PendingCall& call, const SyscallRow& row);
+
+  // --- memory_calls.cc
+  void map_memory(GuestThread& thread, PendingCall& call);
+  void map_file(GuestThread& thread, PendingCall& call);
+
+  // --- process_calls.cc
+  void clone_call(GuestThread& thread, PendingCall& call, Split kind);
+  void exec_call(GuestThread& thread, PendingCall& call, const SyscallRow& row, bool at);
+  void exit_thread(GuestThread& thread, PendingCall& call);
+  void exit_group(GuestThread& thread, PendingCall& call);
+
+  // --- rebuild.cc
+  struct Building;
+  Status ensure_sandbox(const Reserve& order);
+  void build_guest(Reserve order);
+  Status rebuild(Building& building, ImageConnection& connection);
+  Status receive_pages(Building& building, ImageConnection& connection);
+  Status start_guest(Building& building);
+
+  // --- freeze.cc
+  struct Frozen;
+  void move_guest(MoveOrder order, bool home);
+  Status freeze(Frozen& frozen);
+  void thaw(Frozen& frozen);
+  Result<ProcessState> capture(Frozen& frozen, uint32_t epoch);
+  Status send_image(ImageConnection& connection, const Guest& guest, const ProcessState& state);
+  void hold(HoldOrder order);
+
+  // --- image_queue.cc
+  struct ImageQueue;
+  class QueueConnection;
+  class SocketConnection;
+  std::shared_ptr<ImageQueue> open_queue(int pid);
+  void close_queue(int pid);
+  bool queue_message(int pid, ControlMessage& message);
+
+  SupervisorOptions options_;
+  std::mutex control_mutex_;
+  bool control_lost_ = false;
+  UniqueFd listen_fd_;
+  UniqueFd epoll_fd_;
+  UniqueFd wake_fd_;  ///< makes the main thread look again at what it polls
+
+  std::mutex sandbox_mutex_;
+  std::unique_ptr<Sandbox> sandbox_;
+  FileCache files_;
+
+  std::shared_mutex registry_mutex_;
+  std::map<int, std::shared_ptr<Guest>> guests_;               // by pid
+  std::map<int, std::shared_ptr<GuestThread>> outer_threads_;  // by outer tid
+  std::map<int, int> reaped_;                                  // pid -> wait status, not yet asked for
+  std::condition_variable_any registry_changed_;
+
+  // Hellos that have arrived and are expected, by token.
+  struct Hello {
+    bool arrived = false;
+    int tid = 0;
+    UniqueFd fd;
+  };
+  std::mutex hello_mutex_;
+  std::condition_variable hello_changed_;
+  std::multimap<std::string, Hello> hellos_;
+  std::set<std::string> expected_tokens_;
+
+  // Answers of home to questions about an exec.
+  std::map<int, ExecAnswer> exec_answers_;
+  // Messages for the thread that rebuilds or has frozen a process.
+  std::map<int, std::shared_ptr<ImageQueue>> image_queues_;
+};
+
+}  // namespace mosix
