@@ -286,6 +286,7 @@ int64_t channel_connect(AgentSlot* slot) {
   peer.port = slot->peer_port;
   peer.address = slot->peer_address;
   slot->receive_pending = slot->receive_done = slot->send_failed = 0;
+  slot->socket = -1;
 
   int64_t error = -kENOSYS;
   if (mode_is(slot, RingMode::kWithoutDescriptor)) {
@@ -362,8 +363,11 @@ int64_t channel_receive(AgentSlot* slot, void* data, size_t bytes) {
 
 void channel_close(AgentSlot* slot) {
   if (mode_is(slot, RingMode::kPlainSocket)) {
+    // Closed once only: the number may be the guest's the next time.
+    if (slot->socket < 0) return;
     raw_syscall(__NR_shutdown, static_cast<uint64_t>(slot->socket), kShutRdwr);
     raw_syscall(__NR_close, static_cast<uint64_t>(slot->socket));
+    slot->socket = -1;
     return;
   }
   if (slot->ring_ready == 0) return;

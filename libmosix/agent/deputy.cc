@@ -255,10 +255,10 @@ bool carry_out_call(AgentSlot* slot, const Frame& frame) {
   } else if (scratch != in) {
     move_up(scratch, in, call.in_bytes);
   }
-  if (call.flags == kCallResumes) {
+  if (call.flags == kCallResumes && slot->last_scratch != 0) {
     scratch = reinterpret_cast<uint8_t*>(slot->last_scratch);
-    if (scratch == nullptr) return false;
   } else {
+    // Also a sleep that home's kernel had interrupted before the guest left: its block knows no scratch of ours.
     for (uint32_t i = 0; i < call.out_count; ++i) {
       auto rule = static_cast<OutRule>(outs[i].rule);
       if (rule != OutRule::kFixed && rule != OutRule::kAlways) continue;

@@ -1,0 +1,71 @@
+#include "deputy/abort.h"
+
+#include <chrono>
+
+#include "deputy/held_process.h"
+#include "libmosix/agent/agent_image.h"
+
+namespace mosix {
+namespace {
+
+constexpr int kStopLimitMs = 2000;
+constexpr auto kTracerLimit = std::chrono::seconds(5);
+
+bool is_restart_code(int64_t result) {
+  return result == -512 || result == -513 || result == -514 || result == -516 || result == -4;
+}
+
+/// Until the thread stands in a stop of ours; signals that were on their way reach the deputy's handler.
+Result<bool> stop_thread(Tracee& tracee) {
+  TRY_VOID(tracee.interrupt());
+  for (;;) {
+    TRY(StopInfo stop, tracee.wait_stop(kStopLimitMs));
+    if (stop.gone()) return false;
+    if (stop.kind == StopKind::kInterrupt || stop.kind == StopKind::kGroupStop) return true;
+    TRY_VOID(tracee.interrupt());
+    TRY_VOID(tracee.resume(stop.signal));
+  }
+}
+
+/// What becomes of a thread that stands at `registers`, executing call `sequence` in `slot`.
+Status lead_out(Tracee& tracee, const ProcessMemory& memory, uint64_t window, uint64_t slot,
+                user_regs_struct registers) {
+  uint64_t rip = registers.rip - window;
+  if (rip >= kAgentImage.call_check && rip <= kAgentImage.call_syscall) {
+    registers.rip = window + kAgentImage.call_abort;
+    registers.orig_rax = ~0ull;
+    return tracee.set_registers(registers);
+  }
+  auto result = static_cast<int64_t>(registers.rax);
+  bool interrupted =
+      rip == kAgentImage.call_end && static_cast<int64_t>(registers.orig_rax) >= 0 && is_restart_code(result);
+  if (!interrupted) return {};
+  auto verdict = static_cast<uint32_t>(Verdict::kRestart);
+  TRY_VOID(memory.write_value(slot + offsetof(AgentSlot, verdict), verdict));
+  if (result == -4) registers.rax = static_cast<uint64_t>(-514);
+  registers.orig_rax = ~0ull;  // the kernel here must not restart it
+  return tracee.set_registers(registers);
+}
+
+}  // namespace
+
+Status abort_call(ProcessRecord& record, const AbortOrder& order) {
+  uint64_t window = record.place().window;
+  if (window == 0) return {};
+  std::unique_lock lock(record.tracer, kTracerLimit);
+  if (!lock.owns_lock())
+    return fail(EBUSY, "thread " + std::to_string(order.tid) + " is traced by another operation");
+  TRY(Tracee tracee, Tracee::seize(order.tid));
+  TRY(bool stopped, stop_thread(tracee));
+  if (!stopped) return {};
+  TRY(user_regs_struct registers, tracee.registers());
+  uint64_t slot = slot_of(window, registers.rsp);
+  if (slot == 0) return tracee.detach();
+  TRY(ProcessMemory memory, ProcessMemory::open(record.pid));
+  TRY_VOID(memory.write_value(slot + offsetof(AgentSlot, abort_sequence), order.sequence));
+  TRY(uint32_t current, memory.read_value<uint32_t>(slot + offsetof(AgentSlot, current_sequence)));
+  if (current == order.sequence) TRY_VOID(lead_out(tracee, memory, window, slot, registers));
+  return tracee.detach();
+}
+
+}  // namespace mosix

@@ -1,0 +1,182 @@
+#include "deputy/capture.h"
+
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#include "deputy/areas.h"
+#include "libmosix/process/proc_stat.h"
+
+namespace mosix {
+namespace {
+
+constexpr int64_t kEintr = -4, kRestartNoHand = -514, kRestartBlock = -516;
+constexpr int kSignals = 64;
+
+/// struct sigaltstack and struct sigaction as the kernel has them.
+struct KernelAltstack {
+  uint64_t sp;
+  int32_t flags;
+  int32_t padding;
+  uint64_t size;
+};
+
+int64_t clock_ns(clockid_t clock) {
+  timespec now{};
+  clock_gettime(clock, &now);
+  return now.tv_sec * 1'000'000'000 + now.tv_nsec;
+}
+
+bool is_sleep(uint64_t number) { return number == SYS_nanosleep || number == SYS_clock_nanosleep; }
+
+/// Which call a restart_syscall stands for: compilers and libc load the number right before the instruction
+/// (b8 imm32, 0f 05). 219 if the code looks otherwise.
+uint64_t restarted_call(const user_regs_struct& registers, const ProcessMemory& memory) {
+  uint8_t code[7];
+  if (!memory.read(registers.rip - sizeof code, code, sizeof code) || code[0] != 0xb8)
+    return SYS_restart_syscall;
+  uint32_t number;
+  memcpy(&number, code + 1, sizeof number);
+  return number;
+}
+
+Result<ThreadState> capture_thread(Tracee& tracee, int pid, user_regs_struct* home) {
+  ThreadState thread;
+  thread.tid = tracee.tid();
+  TRY_VOID(tracee.abort_rseq_section());
+  TRY(*home, tracee.registers());
+  TRY(std::vector<std::byte> xstate, tracee.xstate());
+  auto* first = reinterpret_cast<const uint8_t*>(xstate.data());
+  thread.xstate.assign(first, first + xstate.size());
+  TRY(thread.signal_mask, tracee.signal_mask());
+  TRY(RseqConfiguration rseq, tracee.rseq_configuration());
+  thread.rseq_address = rseq.address;
+  thread.rseq_size = rseq.bytes;
+  thread.rseq_signature = rseq.signature;
+  TRY(auto robust, tracee.robust_list());
+  thread.robust_list = robust.first;
+  thread.robust_list_size = robust.second;
+  TRY(thread.name, read_comm(pid, tracee.tid()));
+  return thread;
+}
+
+/// Alternate stack and tid address of one thread; for the first also all actions and the break.
+struct Queries {
+  Batch batch;
+  uint64_t altstack, tid_address;
+  std::vector<uint64_t> actions;
+  size_t brk_call = 0;
+
+  Queries(AgentPlace place, bool first) : batch(place) {
+    altstack = batch.place_room(sizeof(KernelAltstack));
+    tid_address = batch.place_room(8);
+    batch.add(SYS_sigaltstack, 0, altstack);
+    batch.add(SYS_prctl, PR_GET_TID_ADDRESS, tid_address);
+    if (!first) return;
+    for (int signal = 1; signal <= kSignals; ++signal) {
+      actions.push_back(batch.place_room(sizeof(SignalAction)));
+      batch.add(SYS_rt_sigaction, static_cast<uint64_t>(signal), 0, actions.back(), 8);
+    }
+    brk_call = batch.add(SYS_brk, 0);
+  }
+};
+static_assert(sizeof(SignalAction) == 32, "handler, flags, restorer, mask: the kernel's order");
+
+Status query_thread(Tracee& tracee, const ProcessMemory& memory, AgentPlace place, bool first,
+                    ThreadState& thread, ProcessState& state) {
+  Queries queries(place, first);
+  TRY_VOID(queries.batch.run(tracee, memory));
+  if (queries.batch.first_error() != 0)
+    return fail(queries.batch.first_error(), "ask the thread for its kernel state");
+  auto altstack = queries.batch.data_at<KernelAltstack>(queries.altstack);
+  thread.altstack_sp = altstack.sp;
+  thread.altstack_flags = static_cast<uint32_t>(altstack.flags);
+  thread.altstack_size = altstack.size;
+  thread.clear_child_tid = queries.batch.data_at<uint64_t>(queries.tid_address);
+  if (!first) return {};
+  for (uint64_t at : queries.actions) state.actions.push_back(queries.batch.data_at<SignalAction>(at));
+  state.mm.assign(1, static_cast<uint64_t>(queries.batch.result(queries.brk_call)));
+  return {};
+}
+
+}  // namespace
+
+void mend_interrupted_call(user_regs_struct& registers, Going going, const ProcessMemory& memory) {
+  auto number = static_cast<int64_t>(registers.orig_rax);
+  auto result = static_cast<int64_t>(registers.rax);
+  if (number < 0) return;
+  // Calls that say EINTR outright (epoll_wait, semop): our interrupt is no signal, so they start again. Not
+  // close, which has closed already.
+  if (result == kEintr && number != SYS_close) registers.rax = static_cast<uint64_t>(kRestartNoHand);
+  if (result != kRestartBlock) return;
+  uint64_t real = number == SYS_restart_syscall ? restarted_call(registers, memory) : registers.orig_rax;
+  // A sleep's block stays in the kernel thread that has it: the deputy's on the way out, and on the way back.
+  bool keeps_block = is_sleep(real) || (going == Going::kAway && real == SYS_restart_syscall);
+  if (keeps_block) return;
+  registers.orig_rax = real;
+  registers.rax = static_cast<uint64_t>(kRestartNoHand);
+}
+
+user_regs_struct registers_of(const ThreadState& thread) {
+  user_regs_struct registers{};
+  if (thread.registers.size() == sizeof registers)
+    memcpy(&registers, thread.registers.data(), sizeof registers);
+  return registers;
+}
+
+Bytes bytes_of(const user_regs_struct& registers) {
+  auto* first = reinterpret_cast<const uint8_t*>(&registers);
+  return Bytes(first, first + sizeof registers);
+}
+
+Status capture_threads(StoppedProcess& process, const ProcessMemory& memory, Capture& capture) {
+  for (Tracee& tracee : process.threads) {
+    user_regs_struct home{};
+    TRY(ThreadState thread, capture_thread(tracee, process.pid, &home));
+    thread.slot = static_cast<int32_t>(capture.state.threads.size());
+    user_regs_struct away = home;
+    mend_interrupted_call(away, Going::kAway, memory);
+    if (static_cast<int64_t>(home.rax) == kEintr) home = away;
+    thread.registers = bytes_of(away);
+    capture.home_registers.push_back(home);
+    capture.state.threads.push_back(std::move(thread));
+  }
+  return {};
+}
+
+Status capture_kernel_state(StoppedProcess& process, const ProcessMemory& memory, uint64_t window,
+                            Capture& capture) {
+  for (size_t i = 0; i < process.threads.size(); ++i) {
+    ThreadState& thread = capture.state.threads[i];
+    Status asked =
+        query_thread(process.threads[i], memory, {window, thread.slot}, i == 0, thread, capture.state);
+    TRY_VOID(process.threads[i].set_registers(capture.home_registers[i]));
+    if (!asked) return asked;
+  }
+  return {};
+}
+
+Status capture_process(int pid, const std::vector<MapEntry>& maps, uint64_t window, Capture& capture) {
+  ProcessState& state = capture.state;
+  state.pid = pid;
+  state.window_base = window;
+  AreaList list = describe_areas(pid, maps, window);
+  state.areas = std::move(list.areas);
+  capture.whole_areas = std::move(list.whole);
+  TRY(ProcStat stat, read_proc_stat(pid));
+  uint64_t brk = state.mm.empty() ? 0 : state.mm[0];
+  state.mm = {stat.start_code,  stat.end_code,  stat.start_data, stat.end_data,  stat.start_brk, brk,
+              stat.start_stack, stat.arg_start, stat.arg_end,    stat.env_start, stat.env_end};
+  TRY(std::string auxv, read_proc_file(pid, "auxv"));
+  state.auxv.assign(auxv.begin(), auxv.end());
+  rlimit stack{};
+  if (prlimit(pid, RLIMIT_STACK, nullptr, &stack) != 0) return fail_errno("read the stack limit");
+  state.stack_limit = stack.rlim_cur;
+  state.monotonic_ns = clock_ns(CLOCK_MONOTONIC);
+  state.boottime_ns = clock_ns(CLOCK_BOOTTIME);
+  return {};
+}
+
+}  // namespace mosix

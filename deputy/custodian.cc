@@ -1,0 +1,340 @@
+#include "deputy/custodian.h"
+
+#include <fcntl.h>
+#include <malloc.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include <thread>
+
+#include "libmosix/common/log.h"
+#include "libmosix/process/proc_stat.h"
+
+namespace mosix {
+namespace {
+
+constexpr int64_t kLookNs = 30'000'000;       ///< how often processes that are away are looked at for stops
+constexpr int64_t kLingerMs = 300;            ///< an empty custodian stays so long: orders come in groups
+constexpr int64_t kGuestEndedGraceMs = 1000;  ///< a deputy whose guest has ended ends by itself within it
+
+// What an epoll event belongs to; other values are pids.
+constexpr uint64_t kLinkEvent = 1ull << 40, kTimerEvent = 1ull << 41, kWakeEvent = 1ull << 42;
+
+int64_t now_ms() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * 1000 + now.tv_nsec / 1'000'000;
+}
+
+Status watch_fd(int epoll, int fd, uint64_t tag) {
+  epoll_event event{.events = EPOLLIN, .data = {.u64 = tag}};
+  if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) != 0) return fail_errno("epoll");
+  return {};
+}
+
+}  // namespace
+
+Custodian::Custodian(CustodianOptions options)
+    : options_(std::move(options)), link_(UniqueFd(options_.link_fd)) {}
+
+int Custodian::run() {
+  Status started = start();
+  if (!started) {
+    log_error(started.error().message());
+    return 1;
+  }
+  while (!nothing_left()) wait_for_events();
+  log_debug("family " + options_.family + " is empty");
+  // Readers of control connections are blocked; they end with the process.
+  _exit(0);
+}
+
+Status Custodian::start() {
+  epoll_.reset(epoll_create1(EPOLL_CLOEXEC));
+  timer_.reset(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+  wake_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!epoll_ || !timer_ || !wake_) return fail_errno("start");
+  fcntl(link_.fd(), F_SETFD, FD_CLOEXEC);
+  TRY_VOID(watch_fd(epoll_.get(), link_.fd(), kLinkEvent));
+  TRY_VOID(watch_fd(epoll_.get(), timer_.get(), kTimerEvent));
+  return watch_fd(epoll_.get(), wake_.get(), kWakeEvent);
+}
+
+void Custodian::wait_for_events() {
+  epoll_event events[32];
+  int count = epoll_wait(epoll_.get(), events, 32, 100);
+  for (int i = 0; i < count; ++i) {
+    uint64_t tag = events[i].data.u64;
+    uint64_t ticks;
+    if (tag == kLinkEvent)
+      serve_link();
+    else if (tag == kTimerEvent)
+      (void)!read(timer_.get(), &ticks, sizeof ticks);
+    else if (tag == kWakeEvent)
+      (void)!read(wake_.get(), &ticks, sizeof ticks);
+    else
+      process_ended(static_cast<int>(tag));
+  }
+  tick();
+}
+
+void Custodian::serve_link() {
+  Result<LinkOrder> order = link_.receive();
+  if (order) {
+    ordered_ = true;
+    return serve(std::move(*order));
+  }
+  log_error("link to mosixd: " + order.error().message());
+  if (link_.alive()) return;
+  // Guests go on without mosixd; there will be no more orders.
+  ordered_ = true;
+  epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, link_.fd(), nullptr);
+}
+
+bool Custodian::nothing_left() {
+  std::lock_guard lock(mutex_);
+  bool empty = ordered_ && records_.empty() && threads_ == 0;
+  if (!empty || empty_since_ms_ == 0) empty_since_ms_ = empty ? now_ms() : 0;
+  return empty && (now_ms() - empty_since_ms_ >= kLingerMs || !link_.alive());
+}
+
+void Custodian::wake() {
+  uint64_t one = 1;
+  (void)!write(wake_.get(), &one, sizeof one);
+}
+
+void Custodian::in_thread(std::function<void()> work) {
+  {
+    std::lock_guard lock(mutex_);
+    ++threads_;
+  }
+  std::thread([this, work = std::move(work)] {
+    work();
+    malloc_trim(0);
+    std::lock_guard lock(mutex_);
+    --threads_;
+    wake();
+  }).detach();
+}
+
+// --- register ---------------------------------------------------------------------------------------
+
+Custodian::Record Custodian::find(int pid) {
+  std::lock_guard lock(mutex_);
+  auto at = records_.find(pid);
+  return at == records_.end() ? nullptr : at->second;
+}
+
+Result<Custodian::Record> Custodian::find_or_create(int pid) {
+  if (Record known = find(pid)) return known;
+  auto record = std::make_shared<ProcessRecord>(pid);
+  record->pidfd.reset(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+  if (!record->pidfd) return fail(ESRCH, "there is no process " + std::to_string(pid));
+  record->stat.reset(open(("/proc/" + std::to_string(pid) + "/stat").c_str(), O_RDONLY | O_CLOEXEC));
+  Result<ProcStat> stat = read_proc_stat(pid);
+  if (!stat) return fail(ESRCH, "there is no process " + std::to_string(pid));
+  record->program = stat->comm;
+  std::lock_guard lock(mutex_);
+  auto [at, fresh] = records_.emplace(pid, record);
+  if (fresh) TRY_VOID(watch_fd(epoll_.get(), record->pidfd.get(), static_cast<uint64_t>(pid)));
+  wake();
+  return at->second;
+}
+
+void Custodian::process_ended(int pid) {
+  Record record = find(pid);
+  if (!record) return;
+  epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, record->pidfd.get(), nullptr);
+  Place place = record->place();
+  if (place.node) (void)place.node->send(ControlType::kForget, ProcessRef{pid, place.epoch});
+  bool busy;
+  {
+    std::lock_guard lock(mutex_);
+    record->ended = true;
+    busy = !record->busy.empty();
+    for (auto& [name, node] : nodes_)
+      node->fail_mailbox(pid, Error{ESRCH, "process " + std::to_string(pid) + " has ended"});
+  }
+  // An operation that has it ends soon and drops it.
+  if (!busy) drop(record);
+}
+
+void Custodian::drop(const Record& record) {
+  {
+    std::lock_guard lock(mutex_);
+    auto at = records_.find(record->pid);
+    if (at == records_.end() || at->second != record) return;
+    records_.erase(at);
+    guests_ended_ms_.erase(record->pid);
+    wants_home_.erase(record->pid);
+  }
+  epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, record->pidfd.get(), nullptr);
+  link_.gone(record->pid);
+  wake();
+}
+
+/// A process that never left and has nothing to wait for is none of ours.
+void Custodian::drop_if_unmanaged(const Record& record) {
+  {
+    std::lock_guard lock(mutex_);
+    bool managed = record->moves > 0 || !record->hold_node.empty() || !record->busy.empty() ||
+                   record->place().node != nullptr || watches_.count(record->pid) != 0;
+    if (managed && !record->ended) return;
+  }
+  drop(record);
+}
+
+void Custodian::announce(const Record& record, const MoveLine* line) {
+  ProcessNews news;
+  {
+    std::lock_guard lock(mutex_);
+    news = {record->pid,   record->program, record->where(),    record->reason,
+            record->moves, record->calls,   record->cpu_away_ms};
+  }
+  link_.process(news, line);
+}
+
+void Custodian::kill_process(const Record& record, const std::string& why) {
+  log_error("process " + std::to_string(record->pid) + " is killed: " + why);
+  syscall(SYS_pidfd_send_signal, record->pidfd.get(), SIGKILL, nullptr, 0);
+}
+
+// --- looking after those that are away --------------------------------------------------------------
+
+void Custodian::tick() {
+  std::vector<Record> away, orphans;
+  {
+    std::lock_guard lock(mutex_);
+    for (auto& [pid, record] : records_) {
+      if (record->place().node == nullptr) continue;
+      away.push_back(record);
+      auto ended = guests_ended_ms_.find(pid);
+      if (ended != guests_ended_ms_.end() && record->busy.empty() &&
+          now_ms() - ended->second > kGuestEndedGraceMs)
+        orphans.push_back(record);
+    }
+    for (const Record& record : orphans) guests_ended_ms_.erase(record->pid);
+  }
+  for (const Record& record : away) look_at_state(*record);
+  for (const Record& record : orphans) kill_process(record, "its guest has ended on " + record->where());
+  if (timer_on_ == !away.empty()) return;
+  timer_on_ = !away.empty();
+  int64_t period = timer_on_ ? kLookNs : 0;
+  itimerspec spec{.it_interval = {0, period}, .it_value = {0, period}};
+  timerfd_settime(timer_.get(), 0, &spec, nullptr);
+}
+
+/// Stop and continue by job control are heard only by a parent or tracer; we look.
+void Custodian::look_at_state(ProcessRecord& record) {
+  char text[128];
+  ssize_t got = pread(record.stat.get(), text, sizeof text - 1, 0);
+  if (got <= 0) return;
+  text[got] = '\0';
+  const char* close = strrchr(text, ')');
+  if (close == nullptr || close + 2 >= text + got || close[2] == 't') return;
+  bool stopped = close[2] == 'T';
+  Place place = record.place();
+  if (stopped == record.stopped || place.node == nullptr) return;
+  record.stopped = stopped;
+  (void)place.node->send(ControlType::kHold, HoldOrder{record.pid, static_cast<uint8_t>(stopped)});
+}
+
+// --- what supervisors say unasked -------------------------------------------------------------------
+
+namespace {
+
+template <class M, class F>
+void with(const ControlMessage& message, F&& act) {
+  Result<M> value = decode_message<M>(message.body);
+  if (value)
+    act(*value);
+  else
+    log_error("control message " + std::to_string(message.type) + ": " + value.error().message());
+}
+
+}  // namespace
+
+void Custodian::heard(const std::shared_ptr<AwayNode>& node, ControlMessage message) {
+  switch (static_cast<ControlType>(message.type)) {
+    case ControlType::kAbort:
+      return with<AbortOrder>(message, [&](auto& order) { abort(order); });
+    case ControlType::kExecAsk:
+      return with<ExecAsk>(message, [&](auto& ask) { exec_asked(node, ask); });
+    case ControlType::kExecFailed:
+      return with<ThreadRef>(message, [&](auto& thread) { exec_failed(thread.pid); });
+    case ControlType::kChildBorn:
+      return with<ChildBorn>(message, [&](auto& born) { child_born(node, born); });
+    case ControlType::kGone:
+      return with<ProcessRef>(message, [&](auto& gone) { guest_ended(node, gone.pid); });
+    case ControlType::kTrace:
+      return with<TraceEvent>(message, [&](auto& event) { link_.trace(event); });
+    case ControlType::kStatistics:
+      return with<GuestStatistics>(message, [&](auto& figures) { statistics(figures); });
+    case ControlType::kWantHome:
+      return with<WantHome>(message, [&](auto& want) {
+        if (Record record = find(want.pid)) bring_home_because(record, want.reason);
+      });
+    default:
+      log_debug("control message " + std::to_string(message.type) + " from " + node->name() +
+                " is not for us");
+  }
+}
+
+void Custodian::abort(const AbortOrder& order) {
+  Record record = find(order.pid);
+  if (!record) return;
+  in_thread([record, order] {
+    Status done = abort_call(*record, order);
+    if (!done && done.error().code != ESRCH)
+      log_debug("abort of a call of thread " + std::to_string(order.tid) + ": " + done.error().message());
+  });
+}
+
+void Custodian::child_born(const std::shared_ptr<AwayNode>& node, const ChildBorn& born) {
+  Record parent = find(born.parent_pid);
+  Result<Record> child = find_or_create(born.pid);
+  if (!child) {
+    // It has ended already, and its guest is to be forgotten like any other's.
+    (void)node->send(ControlType::kForget, ProcessRef{born.pid, 0});
+    return;
+  }
+  Place place;
+  place.node = node;
+  if (parent) {
+    Place of_parent = parent->place();
+    place.window = of_parent.window;
+    place.epoch = of_parent.epoch;
+    std::lock_guard lock(mutex_);
+    (*child)->hold_node = parent->hold_node;
+    (*child)->require = parent->require;
+    (*child)->reason = "its parent was on " + node->name();
+    (*child)->epoch = place.epoch;
+  }
+  (*child)->set_place(std::move(place));
+  announce(*child);
+}
+
+void Custodian::statistics(const GuestStatistics& figures) {
+  Record record = find(figures.pid);
+  if (!record) return;
+  {
+    std::lock_guard lock(mutex_);
+    record->calls = figures.forwarded_calls;
+    record->cpu_away_ms = figures.user_cpu_ms + figures.system_cpu_ms;
+  }
+  if (figures.forwarded_calls > 0) record->drop_origin();
+  announce(record);
+}
+
+void Custodian::guest_ended(const std::shared_ptr<AwayNode>& node, int pid) {
+  Record record = find(pid);
+  if (!record || record->place().node != node) return;
+  std::lock_guard lock(mutex_);
+  guests_ended_ms_[pid] = now_ms();
+}
+
+}  // namespace mosix

@@ -1,0 +1,124 @@
+// The custodian: one process at home for each family of managed processes, with the user's own identity.
+// Takes processes to other nodes and brings them back; watches over those that are away. Everything that
+// takes time or traces runs in a thread of its own; the main thread waits for mosixd's orders, for processes
+// to end, and looks at those that are away for stops by job control.
+//
+// Parts of the one class, in files of their own:
+//   custodian.cc   main loop, register of processes, what supervisors say unasked
+//   orders.cc      mosixd's orders: moves, watched execs, everybody home
+//   nodes.cc       connections to away nodes: opening them, losing them
+//   execs.cc       execs at home of guests that are away
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "deputy/abort.h"
+#include "deputy/away_node.h"
+#include "deputy/exec_watch.h"
+#include "deputy/link.h"
+#include "deputy/record.h"
+
+namespace mosix {
+
+struct CustodianOptions {
+  std::string family;
+  std::string node_name;
+  int link_fd = 3;
+};
+
+class Custodian : public AwayNode::Listener {
+ public:
+  explicit Custodian(CustodianOptions options);
+  /// Serves until the family is empty. The exit status.
+  int run();
+
+  void heard(const std::shared_ptr<AwayNode>& node, ControlMessage message) override;
+  void lost(const std::shared_ptr<AwayNode>& node) override;
+
+ private:
+  using Record = std::shared_ptr<ProcessRecord>;
+
+  // --- custodian.cc
+  Status start();
+  void wait_for_events();
+  void serve_link();
+  bool nothing_left();
+  void tick();
+  void look_at_state(ProcessRecord& record);
+  Result<Record> find_or_create(int pid);
+  Record find(int pid);
+  void process_ended(int pid);
+  void drop(const Record& record);
+  void drop_if_unmanaged(const Record& record);
+  void announce(const Record& record, const MoveLine* line = nullptr);
+  void kill_process(const Record& record, const std::string& why);
+  void wake();
+  /// Runs `work` in a thread of its own; the custodian does not end before it.
+  void in_thread(std::function<void()> work);
+  void child_born(const std::shared_ptr<AwayNode>& node, const ChildBorn& born);
+  void statistics(const GuestStatistics& figures);
+  void guest_ended(const std::shared_ptr<AwayNode>& node, int pid);
+  void abort(const AbortOrder& order);
+
+  // --- orders.cc
+  void serve(LinkOrder order);
+  void migrate(LinkOrder order);
+  void move(const Record& record, const LinkOrder& order);
+  Result<MoveReport> move_to(const Record& record, const std::string& target);
+  void finish_move(const Record& record, const std::string& from, const std::string& to,
+                   const Result<MoveReport>& moved, const std::string& reason);
+  void bring_home_because(const Record& record, const std::string& reason);
+  void all_home(LinkOrder order);
+  void set_trace(const LinkOrder& order);
+  void send_traces(AwayNode& node);
+  bool claim(const Record& record, const std::string& operation, Error* busy_with = nullptr);
+  void unclaim(const Record& record);
+  uint32_t next_epoch(const Record& record);
+
+  // --- nodes.cc
+  Result<std::shared_ptr<AwayNode>> node_named(const std::string& name, const std::string& program);
+  Result<UniqueFd> dial(const std::string& name, const std::string& program);
+  void dialed(LinkOrder order);
+  void lose_process(const Record& record, const std::string& node_name);
+
+  // --- execs.cc
+  void watch_exec(LinkOrder order);
+  void exec_asked(const std::shared_ptr<AwayNode>& node, const ExecAsk& ask);
+  void exec_failed(int pid);
+  void follow_exec(const Record& record, const std::shared_ptr<AwayNode>& node, const ExecAsk& ask);
+  void place_new_image(const Record& record, HeldProcess& hands, const std::string& target);
+  void stay_with_reason(const Record& record, HeldProcess& hands, const std::string& target,
+                        const Error& error);
+
+  CustodianOptions options_;
+  Link link_;
+  UniqueFd epoll_, timer_, wake_;
+  bool ordered_ = false;        ///< main thread: an order has come
+  bool timer_on_ = false;       ///< main thread
+  int64_t empty_since_ms_ = 0;  ///< main thread
+
+  std::mutex mutex_;  ///< the registry mutex
+  std::condition_variable changed_;
+  std::map<int, Record> records_;
+  std::map<std::string, std::shared_ptr<AwayNode>> nodes_;
+  std::map<int, std::shared_ptr<ExecWatch>> watches_;
+  std::map<int, int64_t> guests_ended_ms_;  ///< remotes that have ended, until their process has
+  std::map<int, std::string> wants_home_;   ///< busy ones that a supervisor wants to send home
+  std::map<int, bool> traced_;              ///< pid (0: all) to "with stacks"
+  int threads_ = 0;                         ///< operations under way
+  struct Dial {
+    bool done = false;
+    Result<UniqueFd> result = fail(0, "not yet");
+  };
+  std::map<int64_t, Dial> dials_;
+  std::map<std::string, bool> dialing_;
+  int64_t next_dial_ = 1;
+};
+
+}  // namespace mosix

@@ -1,0 +1,102 @@
+#include "deputy/held_process.h"
+
+#include <time.h>
+
+#include <chrono>
+
+#include "libmosix/agent/agent_image.h"
+
+namespace mosix {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/// Another thread of ours lets go within milliseconds; an exec that is being watched may take longer.
+constexpr int kTracerLimitMs = 5000;
+constexpr int kStopLimitMs = 2000;
+constexpr int kIdleLimitMs = 3000;
+constexpr int kSomehowLimitMs = 1500;
+
+void short_pause() {
+  timespec pause{0, 200'000};
+  nanosleep(&pause, nullptr);
+}
+
+bool between(uint64_t value, uint32_t first, uint32_t last) { return value >= first && value <= last; }
+
+}  // namespace
+
+uint64_t slot_of(uint64_t window, uint64_t stack_pointer) {
+  uint64_t slot = stack_pointer & ~(kSlotBytes - 1);
+  bool inside = slot >= slot_address(window, 0) && slot <= slot_address(window, kSlotCount - 1);
+  return inside ? slot : 0;
+}
+
+Status HeldProcess::lock() {
+  if (lock_.owns_lock()) return {};
+  if (lock_.try_lock_for(std::chrono::milliseconds(kTracerLimitMs))) return {};
+  return fail(EBUSY, "process " + std::to_string(record_.pid) + " is about to execute a program");
+}
+
+Status HeldProcess::stop() {
+  TRY_VOID(lock());
+  TRY(process_, stop_quietly(record_.pid, kStopLimitMs));
+  return {};
+}
+
+void HeldProcess::adopt(Tracee tracee) {
+  process_.pid = record_.pid;
+  process_.threads.push_back(std::move(tracee));
+}
+
+void HeldProcess::release() {
+  (void)process_.detach_all();
+  process_.threads.clear();
+  if (lock_.owns_lock()) lock_.unlock();
+}
+
+Status HeldProcess::stop_where(const ProcessMemory& memory, uint64_t window, int limit_ms,
+                               const Settled& settled) {
+  auto deadline = Clock::now() + std::chrono::milliseconds(limit_ms);
+  for (;;) {
+    TRY_VOID(stop());
+    bool all = true;
+    for (Tracee& tracee : process_.threads) {
+      TRY(user_regs_struct registers, tracee.registers());
+      uint64_t slot = slot_of(window, registers.rsp);
+      if (slot == 0) {
+        all = false;
+        continue;
+      }
+      TRY(AgentSlot head, memory.read_value<AgentSlot>(slot));
+      all = all && settled(head, registers.rip - window);
+    }
+    if (all) return {};
+    if (Clock::now() > deadline)
+      return fail(EBUSY, "a thread of process " + std::to_string(record_.pid) +
+                             " is in a call that cannot be interrupted");
+    (void)process_.detach_all();  // the right to trace stays ours
+    process_.threads.clear();
+    short_pause();
+  }
+}
+
+Status HeldProcess::stop_idle_deputies(const ProcessMemory& memory, uint64_t window) {
+  return stop_where(memory, window, kIdleLimitMs, [](const AgentSlot& slot, uint64_t rip) {
+    return slot.state == static_cast<uint32_t>(AgentState::kIdle) &&
+           between(rip, kAgentImage.enter_check, kAgentImage.enter_end);
+  });
+}
+
+Status HeldProcess::stop_deputies_somehow(const ProcessMemory& memory, uint64_t window) {
+  Status stopped = stop_where(memory, window, kSomehowLimitMs, [](const AgentSlot& slot, uint64_t rip) {
+    auto state = static_cast<AgentState>(slot.state);
+    bool waits = state == AgentState::kIdle && between(rip, kAgentImage.enter_check, kAgentImage.enter_end);
+    return waits || state == AgentState::kFailed || state == AgentState::kLost || state == AgentState::kEnded;
+  });
+  // The last look stands: a deputy that still connects is led away all the same.
+  if (!stopped && stopped.error().code == EBUSY && held()) return {};
+  return stopped;
+}
+
+}  // namespace mosix

@@ -1,0 +1,48 @@
+// A process in our hands: the right to trace it, and its threads standing still. Lives in one thread, as
+// ptrace demands; whatever is held when it goes away is let go as it stands.
+#pragma once
+
+#include <functional>
+#include <mutex>
+
+#include "deputy/record.h"
+#include "libmosix/agent/agent.h"
+#include "libmosix/process/tracee.h"
+
+namespace mosix {
+
+class HeldProcess {
+ public:
+  explicit HeldProcess(ProcessRecord& record) : record_(record), lock_(record.tracer, std::defer_lock) {}
+
+  /// Stops every thread, wherever it is. EBUSY: another thread of ours does not let go of it.
+  Status stop();
+  /// Stops the deputies of `window`, each where it can be led from: waiting for a frame. EBUSY after the
+  /// limit.
+  Status stop_idle_deputies(const ProcessMemory& memory, uint64_t window);
+  /// Stops the deputies to give the process back to its own code: anywhere but in a call or a connection
+  /// attempt, or, after the limit, wherever they are inside the window.
+  Status stop_deputies_somehow(const ProcessMemory& memory, uint64_t window);
+  /// Takes the right to trace alone, then a thread that is traced and stands already.
+  Status lock();
+  void adopt(Tracee tracee);
+  /// Lets all threads go on with the registers that they have.
+  void release();
+
+  bool held() const { return !process_.threads.empty(); }
+  StoppedProcess& threads() { return process_; }
+  Tracee& worker() { return process_.threads.front(); }
+
+ private:
+  using Settled = std::function<bool(const AgentSlot& slot, uint64_t rip_offset)>;
+  Status stop_where(const ProcessMemory& memory, uint64_t window, int limit_ms, const Settled& settled);
+
+  ProcessRecord& record_;
+  std::unique_lock<std::timed_mutex> lock_;
+  StoppedProcess process_;
+};
+
+/// The slot that a thread of the agent runs on, from its stack pointer; 0 if that is not in the window.
+uint64_t slot_of(uint64_t window, uint64_t stack_pointer);
+
+}  // namespace mosix

@@ -1,0 +1,238 @@
+#include "deputy/homecoming.h"
+
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
+
+#include "deputy/deputize.h"
+#include "deputy/layout.h"
+#include "deputy/page_stream.h"
+#include "libmosix/common/limits.h"
+#include "libmosix/common/log.h"
+#include "libmosix/process/syscall_site.h"
+
+namespace mosix {
+namespace {
+
+constexpr uint64_t kDontNeedLocked = 24;  // MADV_DONTNEED_LOCKED, Linux 5.18: locked pages too
+constexpr size_t kBrk = 5;                // in ProcessState::mm
+constexpr size_t kMmFields = 11;
+
+class Homecoming {
+ public:
+  Homecoming(ProcessRecord& record, uint32_t epoch)
+      : record_(record),
+        window_(record.place().window),
+        node_(record.place().node),
+        epoch_(epoch),
+        mailbox_(node_, record.pid),
+        hands_(record) {}
+
+  Result<MoveReport> run() {
+    Status done = until_complete();
+    if (!done) {
+      hands_.release();
+      (void)node_->send(ControlType::kResume, ProcessRef{record_.pid, epoch_});
+      return fail(std::move(done.error()));
+    }
+    Status native = become_native();
+    if (!native) {
+      native.error().code = ENOTRECOVERABLE;
+      return fail(std::move(native.error()));
+    }
+    report_.freeze_ms = freeze_.ms();
+    (void)node_->send(ControlType::kForget, ProcessRef{record_.pid, epoch_});
+    report_.total_ms = total_.ms();
+    return report_;
+  }
+
+ private:
+  /// Everything that can fail while the guest could still go on away.
+  Status until_complete() {
+    TRY_VOID(at_stage("ask for the guest", receive_state()));
+    TRY_VOID(at_stage("stop the deputies", stop_deputies()));
+    TRY_VOID(at_stage("lay out memory", lay_out()));
+    TRY_VOID(at_stage("receive pages", receive_pages()));
+    return at_stage("drop old pages", drop_stale_pages());
+  }
+
+  Status receive_state() {
+    MoveOrder order;
+    order.pid = record_.pid;
+    order.epoch = epoch_;
+    TRY_VOID(node_->send(ControlType::kBringHome, order));
+    TRY(state_, expect<ProcessState>(mailbox_.box(), ControlType::kImageState, kStageTimeoutMs));
+    freeze_ = Stopwatch();
+    bool sound = state_.pid == record_.pid && !state_.threads.empty() && state_.mm.size() == kMmFields &&
+                 state_.actions.size() == 64;
+    if (!sound) return fail(EBADMSG, "the guest's state makes no sense");
+    state_.window_base = window_;
+    return {};
+  }
+
+  Status stop_deputies() {
+    TRY(ProcessMemory memory, ProcessMemory::open(record_.pid));
+    memory_.emplace(std::move(memory));
+    TRY_VOID(hands_.stop_idle_deputies(*memory_, window_));
+    TRY(site_, find_vdso_syscall(record_.pid));
+    for (const ThreadState& thread : state_.threads)
+      if (hands_.threads().find(thread.tid) == nullptr)
+        return fail(ESRCH, "thread " + std::to_string(thread.tid) + " has ended at home");
+    if (hands_.threads().threads.size() != state_.threads.size())
+      return fail(EBUSY, "there are more deputies than threads of the guest");
+    worker_ = &hands_.worker();
+    for (const ThreadState& thread : state_.threads)
+      if (thread.tid == worker_->tid()) place_ = {window_, thread.slot};
+    TRY(deputy_registers_, worker_->registers());
+    return {};
+  }
+
+  /// Runs a batch in the worker and gives it back the registers of a waiting deputy, so that until the end
+  /// all of it can be called off.
+  Status run(Batch& batch, const char* what) {
+    Status ran = batch.run(*worker_, *memory_);
+    TRY_VOID(worker_->set_registers(deputy_registers_));
+    if (!ran) return ran;
+    if (batch.first_error() != 0) return fail(batch.first_error(), what);
+    return {};
+  }
+
+  Status apply(const std::vector<LayoutStep>& steps) {
+    for (size_t next = 0; next < steps.size();) {
+      Batch batch(place_);
+      for (; next < steps.size() && batch.size() < Batch::kMaxCalls; ++next) add_step(batch, steps[next]);
+      TRY_VOID(run(batch, "mirror the guest's mappings"));
+    }
+    return {};
+  }
+
+  static void add_step(Batch& batch, const LayoutStep& step) {
+    constexpr uint64_t kFixed = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+    uint64_t bytes = step.end - step.start;
+    switch (step.kind) {
+      case LayoutStep::Kind::kUnmap:
+        batch.add(SYS_munmap, step.start, bytes);
+        break;
+      case LayoutStep::Kind::kMapAnonymous:
+        batch.add(SYS_mmap, step.start, bytes, step.protection, kFixed, ~0ull, 0);
+        break;
+      case LayoutStep::Kind::kMapStack:
+        batch.add(SYS_mmap, step.start, bytes, step.protection, kFixed | MAP_GROWSDOWN, ~0ull, 0);
+        break;
+      case LayoutStep::Kind::kProtect:
+        batch.add(SYS_mprotect, step.start, bytes, step.protection);
+        break;
+    }
+  }
+
+  /// The break moves natively where it can, after what lies in its way is gone and before the rest is mapped.
+  Status move_break() {
+    Batch batch(place_);
+    batch.add(SYS_brk, state_.mm[kBrk]);
+    TRY_VOID(run(batch, "set the break"));
+    if (static_cast<uint64_t>(batch.result(0)) != state_.mm[kBrk])
+      log_debug("the break of process " + std::to_string(record_.pid) + " could not be set");
+    return {};
+  }
+
+  Status lay_out() {
+    TRY(std::vector<MapEntry> maps, read_maps(record_.pid));
+    TRY(LayoutPlan first, plan_layout(maps, window_, state_.areas));
+    std::vector<LayoutStep> unmaps;
+    std::copy_if(first.steps.begin(), first.steps.end(), std::back_inserter(unmaps),
+                 [](const LayoutStep& step) { return step.kind == LayoutStep::Kind::kUnmap; });
+    TRY_VOID(apply(unmaps));
+    TRY_VOID(move_break());
+    TRY(maps, read_maps(record_.pid));
+    TRY(LayoutPlan rest, plan_layout(maps, window_, state_.areas));
+    TRY_VOID(apply(rest.steps));
+    // What the first look wanted whole and then was unmapped is wanted by the second look too.
+    return node_->send(ControlType::kNeed, FileNeed{record_.pid, rest.whole_areas});
+  }
+
+  bool belongs_to_guest(uint64_t start, uint64_t end) const {
+    auto at = std::upper_bound(state_.areas.begin(), state_.areas.end(), start,
+                               [](uint64_t address, const Area& area) { return address < area.end; });
+    for (; at != state_.areas.end() && start < end; ++at) {
+      if (at->start > start || at->kind == AreaKind::kVdso) return false;
+      start = at->end;
+    }
+    return start >= end;
+  }
+
+  Status receive_pages() {
+    for (;;) {
+      TRY(ControlMessage message, mailbox_.box().take(kStageTimeoutMs));
+      auto type = static_cast<ControlType>(message.type);
+      if (type == ControlType::kImageEnd) break;
+      if (type == ControlType::kFailed) {
+        TRY(Refusal refusal, decode_message<Refusal>(message.body));
+        return fail(refusal.code == 0 ? ECANCELED : refusal.code, refusal.reason);
+      }
+      if (type != ControlType::kPages) return fail(EPROTO, "no pages but another message came");
+      TRY(ReceivedPages pages, parse_pages(message.body));
+      if (!belongs_to_guest(pages.address, pages.address + pages.bytes))
+        return fail(EBADMSG, "pages outside of the guest's memory");
+      TRY_VOID(memory_->write(pages.address, pages.data, pages.bytes));
+      received_.push_back({pages.address, pages.bytes / kPageBytes});
+      report_.bytes += pages.bytes;
+    }
+    received_ = merge_spans(std::move(received_));
+    return {};
+  }
+
+  /// Pages that home has from before and the guest has not: they were freed away.
+  Status drop_stale_pages() {
+    TRY(Pagemap pagemap, Pagemap::open(record_.pid));
+    std::vector<PageSpan> stale;
+    for (const Area& area : state_.areas) {
+      if (area.kind == AreaKind::kVdso) continue;
+      TRY(std::vector<PageSpan> own, pagemap.private_pages(area.start, area.end));
+      for (const PageSpan& span : subtract_spans(own, received_)) stale.push_back(span);
+    }
+    for (size_t next = 0; next < stale.size();) {
+      Batch batch(place_);
+      for (; next < stale.size() && batch.size() < Batch::kMaxCalls; ++next)
+        batch.add(SYS_madvise, stale[next].address, stale[next].bytes(), kDontNeedLocked);
+      TRY_VOID(run(batch, "free pages that the guest has freed"));
+    }
+    return {};
+  }
+
+  Status become_native() {
+    std::vector<user_regs_struct> registers;
+    for (const ThreadState& thread : state_.threads) {
+      registers.push_back(registers_of(thread));
+      mend_interrupted_call(registers.back(), Going::kHome, *memory_);
+    }
+    TRY_VOID(at_stage("go on at home", make_native(hands_.threads(), *memory_, site_, state_, registers)));
+    record_.set_place({});
+    hands_.release();
+    return {};
+  }
+
+  ProcessRecord& record_;
+  uint64_t window_;
+  std::shared_ptr<AwayNode> node_;
+  uint32_t epoch_;
+  OpenMailbox mailbox_;
+  HeldProcess hands_;
+  Stopwatch total_, freeze_;
+  std::optional<ProcessMemory> memory_;
+  uint64_t site_ = 0;
+  ProcessState state_;
+  Tracee* worker_ = nullptr;
+  AgentPlace place_;
+  user_regs_struct deputy_registers_{};
+  std::vector<PageSpan> received_;
+  MoveReport report_;
+};
+
+}  // namespace
+
+Result<MoveReport> bring_home(ProcessRecord& record, uint32_t epoch) {
+  return Homecoming(record, epoch).run();
+}
+
+}  // namespace mosix

@@ -1,0 +1,33 @@
+// What must change in the address space at home so that it looks as the guest's did when it left the away
+// node. Ranges are compared, not mappings: the two kernels merge and split them differently. Pure
+// computation.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "libmosix/common/messages.h"
+#include "libmosix/process/maps.h"
+
+namespace mosix {
+
+struct LayoutStep {
+  enum class Kind { kUnmap, kMapAnonymous, kMapStack, kProtect };
+  Kind kind = Kind::kUnmap;
+  uint64_t start = 0;
+  uint64_t end = 0;
+  uint32_t protection = 0;
+  bool operator==(const LayoutStep&) const = default;
+};
+
+struct LayoutPlan {
+  std::vector<LayoutStep> steps;
+  /// Indices of away areas that home can no longer fill from the file: their whole contents must be sent.
+  std::vector<uint32_t> whole_areas;
+};
+
+/// EBADMSG: the areas make no sense or touch the window. EXDEV: the vdso lies elsewhere.
+Result<LayoutPlan> plan_layout(const std::vector<MapEntry>& home, uint64_t window,
+                               const std::vector<Area>& away);
+
+}  // namespace mosix

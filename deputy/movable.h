@@ -1,0 +1,21 @@
+// What keeps a process at home. Each answer is a clear sentence for `mosctl why`; asked before anything of
+// the process has been changed. Home side.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "libmosix/process/maps.h"
+#include "libmosix/process/tracee.h"
+
+namespace mosix {
+
+/// What can be seen while it still runs. Empty: nothing is in the way. EBUSY-like states (stopped, traced)
+/// count too.
+std::string why_process_stays(int pid);
+/// What only its mappings tell.
+std::string why_mappings_stay(const std::vector<MapEntry>& maps);
+/// What can be told once its threads stand still.
+std::string why_threads_stay(const StoppedProcess& process);
+
+}  // namespace mosix

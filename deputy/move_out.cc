@@ -1,0 +1,373 @@
+#include "deputy/move_out.h"
+
+#include <arpa/inet.h>
+
+#include <algorithm>
+
+#include "deputy/areas.h"
+#include "deputy/deputize.h"
+#include "deputy/movable.h"
+#include "deputy/page_stream.h"
+#include "deputy/window.h"
+#include "libmosix/common/limits.h"
+#include "libmosix/common/log.h"
+#include "libmosix/common/membership.h"
+#include "libmosix/process/proc_stat.h"
+#include "libmosix/process/syscall_site.h"
+
+namespace mosix {
+namespace {
+
+/// The way back to home's own code from any point after the agent went in.
+Status back_to_native(ProcessRecord& record, HeldProcess& hands, const Capture& capture, uint64_t site) {
+  TRY(ProcessMemory memory, ProcessMemory::open(record.pid));
+  if (!hands.held()) TRY_VOID(hands.stop_deputies_somehow(memory, capture.state.window_base));
+  return make_native(hands.threads(), memory, site, capture.state, capture.home_registers);
+}
+
+DeputyPeer peer_of(const AwayNode& node, const Reserved& reserved, uint32_t epoch) {
+  DeputyPeer peer;
+  peer.address = node.address();
+  peer.port = static_cast<uint16_t>(reserved.port << 8 | reserved.port >> 8);
+  memcpy(peer.token, reserved.token, sizeof peer.token);
+  peer.epoch = epoch;
+  return peer;
+}
+
+class MoveOut {
+ public:
+  MoveOut(ProcessRecord& record, std::shared_ptr<AwayNode> node, uint32_t epoch, HeldProcess& hands)
+      : record_(record),
+        node_(std::move(node)),
+        hands_(hands),
+        mailbox_(node_, record.pid),
+        capture_(std::make_shared<Capture>()) {
+    capture_->state.pid = record.pid;
+    capture_->state.epoch = epoch;
+  }
+
+  Result<MoveReport> run() {
+    Status moved = all_stages();
+    if (!moved) return fail(roll_back(std::move(moved.error())));
+    report_.freeze_ms = freeze_.ms();
+    report_.total_ms = total_.ms();
+    return report_;
+  }
+
+ private:
+  enum class Reached { kNothing, kReserved, kAgent, kQuiet, kDeputies };
+
+  Status all_stages() {
+    TRY_VOID(at_stage("reserve", reserve()));
+    TRY_VOID(at_stage("freeze", freeze()));
+    TRY_VOID(at_stage("capture", capture()));
+    TRY_VOID(at_stage("send memory", send_image()));
+    TRY_VOID(at_stage("make deputies", make_deputies()));
+    return at_stage("start away", go());
+  }
+
+  uint32_t epoch() const { return capture_->state.epoch; }
+
+  /// Whatever takes its time happens before the process stands still.
+  Status reserve() {
+    if (!hands_.held())
+      if (std::string reason = why_process_stays(record_.pid); !reason.empty()) return fail(0, reason);
+    TRY(std::vector<MapEntry> maps, read_maps(record_.pid));
+    if (std::string reason = why_mappings_stay(maps); !reason.empty()) return fail(0, reason);
+    uint64_t random = 0;
+    fill_random(&random, sizeof random);
+    TRY(uint64_t window, choose_window(maps, random));
+    capture_->state.window_base = window;
+    TRY(ProcStat stat, read_proc_stat(record_.pid));
+    Reserve order{record_.pid, epoch(), stat.rss_pages * kPageBytes, window};
+    TRY_VOID(node_->send(ControlType::kReserve, order));
+    reached_ = Reached::kReserved;
+    TRY(reserved_, expect<Reserved>(mailbox_.box(), ControlType::kReserved, kStageTimeoutMs));
+    return {};
+  }
+
+  Status freeze() {
+    freeze_ = Stopwatch();
+    if (!hands_.held()) TRY_VOID(hands_.stop());
+    if (std::string reason = why_threads_stay(hands_.threads()); !reason.empty()) return fail(0, reason);
+    TRY(maps_, read_maps(record_.pid));
+    if (std::string reason = why_mappings_stay(maps_); !reason.empty()) return fail(0, reason);
+    if (!window_is_free(maps_, window()))
+      return fail(EAGAIN, "the address space has changed meanwhile; try again");
+    TRY(site_, find_vdso_syscall(record_.pid));
+    TRY(ProcessMemory memory, ProcessMemory::open(record_.pid));
+    memory_.emplace(std::move(memory));
+    return {};
+  }
+
+  uint64_t window() const { return capture_->state.window_base; }
+
+  Status capture() {
+    TRY_VOID(capture_threads(hands_.threads(), *memory_, *capture_));
+    reached_ = Reached::kAgent;
+    TRY_VOID(install_agent(hands_.worker(), *memory_, site_, window(),
+                           static_cast<int>(hands_.threads().threads.size())));
+    TRY_VOID(capture_kernel_state(hands_.threads(), *memory_, window(), *capture_));
+    return capture_process(record_.pid, maps_, window(), *capture_);
+  }
+
+  Status send_image() {
+    TRY_VOID(node_->send(ControlType::kImageState, capture_->state));
+    TRY(FileNeed need, expect<FileNeed>(mailbox_.box(), ControlType::kNeed, kStageTimeoutMs));
+    std::vector<bool> whole = capture_->whole_areas;
+    for (uint32_t index : need.areas) {
+      if (index >= whole.size()) return fail(EBADMSG, "the node asks for an area that does not exist");
+      whole[index] = true;
+    }
+    TRY_VOID(send_pages(whole));
+    TRY_VOID(node_->send(ControlType::kImageEnd, ProcessRef{record_.pid, epoch()}));
+    TRY(ProcessRef ready, expect<ProcessRef>(mailbox_.box(), ControlType::kReady, kStageTimeoutMs));
+    (void)ready;
+    return {};
+  }
+
+  Status send_pages(const std::vector<bool>& whole) {
+    TRY(Pagemap pagemap, Pagemap::open(record_.pid));
+    PageSender sender(*node_, *memory_);
+    for (size_t i = 0; i < whole.size(); ++i) {
+      const Area& area = capture_->state.areas[i];
+      if (area.kind == AreaKind::kVdso) continue;
+      if (whole[i]) {
+        TRY_VOID(sender.add(area.start, area.end - area.start));
+        continue;
+      }
+      TRY(std::vector<PageSpan> spans, pagemap.private_pages(area.start, area.end));
+      for (const PageSpan& span : spans) TRY_VOID(sender.add(span.address, span.bytes()));
+    }
+    TRY_VOID(sender.flush());
+    report_.bytes = sender.bytes_sent();
+    return {};
+  }
+
+  Status make_deputies() {
+    reached_ = Reached::kQuiet;
+    TRY_VOID(quiet_process(hands_.threads(), *memory_, capture_->state));
+    TRY_VOID(
+        prepare_deputies(hands_.threads(), *memory_, capture_->state, peer_of(*node_, reserved_, epoch())));
+    reached_ = Reached::kDeputies;
+    // Before the guest can do anything that others ask about (a fork, a call to be aborted).
+    record_.set_place({node_, window(), epoch(), capture_});
+    hands_.release();
+    return {};
+  }
+
+  Status go() {
+    TRY_VOID(node_->send(ControlType::kGo, ProcessRef{record_.pid, epoch()}));
+    TRY(ProcessRef running, expect<ProcessRef>(mailbox_.box(), ControlType::kRunning, kStageTimeoutMs));
+    (void)running;
+    return {};
+  }
+
+  Error roll_back(Error error) {
+    log_debug("move of process " + std::to_string(record_.pid) + ": " + error.message());
+    if (reached_ == Reached::kDeputies) {
+      Result<uint64_t> calls = calls_accepted(record_.pid, window());
+      if (!calls || *calls != 0) return lost(std::move(error));
+    }
+    if (reached_ >= Reached::kAgent) {
+      Status back = reached_ == Reached::kAgent ? take_agent_out(hands_.threads(), *memory_, site_, *capture_)
+                                                : back_to_native(record_, hands_, *capture_, site_);
+      if (!back) {
+        log_error("process " + std::to_string(record_.pid) +
+                  " cannot go on at home: " + back.error().message());
+        return lost(std::move(error));
+      }
+    }
+    record_.set_place({});
+    if (reached_ >= Reached::kReserved)
+      (void)node_->send(ControlType::kForget, ProcessRef{record_.pid, epoch()});
+    if (error.code == ENOTRECOVERABLE) error.code = ECANCELED;
+    return error;
+  }
+
+  Error lost(Error error) {
+    hands_.release();
+    error.code = ENOTRECOVERABLE;
+    return error;
+  }
+
+  ProcessRecord& record_;
+  std::shared_ptr<AwayNode> node_;
+  HeldProcess& hands_;
+  OpenMailbox mailbox_;
+  std::shared_ptr<Capture> capture_;
+  Stopwatch total_, freeze_;
+  Reached reached_ = Reached::kNothing;
+  Reserved reserved_;
+  std::vector<MapEntry> maps_;
+  uint64_t site_ = 0;
+  std::optional<ProcessMemory> memory_;
+  MoveReport report_;
+};
+
+/// The image goes from supervisor to supervisor; home turns the deputies round.
+class MoveOn {
+ public:
+  MoveOn(ProcessRecord& record, std::shared_ptr<AwayNode> to, uint32_t epoch)
+      : record_(record),
+        was_(record.place()),
+        from_(was_.node),
+        to_(std::move(to)),
+        here_{record.pid, epoch},
+        old_box_(from_, record.pid),
+        new_box_(to_, record.pid),
+        hands_(record) {}
+
+  Result<MoveReport> run() {
+    Status moved = all_stages();
+    if (!moved) return fail(roll_back(std::move(moved.error())));
+    report_.freeze_ms = freeze_.ms();
+    (void)from_->send(ControlType::kForget, here_);
+    report_.total_ms = total_.ms();
+    return report_;
+  }
+
+ private:
+  Status all_stages() {
+    TRY_VOID(at_stage("reserve", reserve()));
+    TRY_VOID(at_stage("send memory", order_image()));
+    TRY_VOID(at_stage("turn the deputies", turn_deputies()));
+    return at_stage("start away", go());
+  }
+
+  Status reserve() {
+    TRY(ProcStat stat, read_proc_stat(record_.pid));
+    Reserve order{record_.pid, here_.epoch, stat.rss_pages * kPageBytes, was_.window};
+    TRY_VOID(to_->send(ControlType::kReserve, order));
+    reserved_at_new_ = true;
+    TRY(reserved_, expect<Reserved>(new_box_.box(), ControlType::kReserved, kStageTimeoutMs));
+    return {};
+  }
+
+  Status order_image() {
+    in_addr address{to_->address()};
+    char dotted[INET_ADDRSTRLEN];
+    inet_ntop(AF_INET, &address, dotted, sizeof dotted);
+    MoveOrder order{record_.pid, here_.epoch, dotted, reserved_.port, {}};
+    memcpy(order.token, reserved_.token, sizeof order.token);
+    freeze_ = Stopwatch();
+    TRY_VOID(from_->send(ControlType::kMoveTo, order));
+    ordered_ = true;
+    return wait_ready();
+  }
+
+  /// The new node says that it is ready; either may say that it is not.
+  Status wait_ready() {
+    constexpr int kSliceMs = 20;
+    for (int waited = 0;; waited += kSliceMs) {
+      Result<ControlMessage> told = new_box_.box().take(kSliceMs);
+      if (told && told->type == static_cast<uint16_t>(ControlType::kReady)) return {};
+      if (told) return refused(*told);
+      if (told.error().code != ETIMEDOUT) return fail(std::move(told.error()));
+      Result<ControlMessage> failed = old_box_.box().take(0);
+      if (failed) return refused(*failed);
+      if (failed.error().code != ETIMEDOUT) return fail(std::move(failed.error()));
+      if (waited >= kStageTimeoutMs) return fail(ETIMEDOUT, to_->name() + " does not answer");
+    }
+  }
+
+  static Status refused(const ControlMessage& message) {
+    Result<Refusal> refusal = decode_message<Refusal>(message.body);
+    if (!refusal) return fail(EPROTO, "message " + std::to_string(message.type) + " where kReady was due");
+    return fail(refusal->code == 0 ? ECANCELED : refusal->code, refusal->reason);
+  }
+
+  Status turn_deputies() {
+    TRY(ProcessMemory memory, ProcessMemory::open(record_.pid));
+    TRY_VOID(hands_.stop_idle_deputies(memory, was_.window));
+    TRY(old_peers_, peers_of(hands_.threads(), memory, was_.window));
+    for (Tracee& tracee : hands_.threads().threads) turned_.push_back(tracee.tid());
+    std::vector<DeputyPeer> peers(old_peers_.size(), peer_of(*to_, reserved_, here_.epoch));
+    TRY_VOID(redirect_deputies(hands_.threads(), memory, was_.window, peers));
+    record_.set_place({to_, was_.window, here_.epoch, nullptr});
+    hands_.release();
+    return {};
+  }
+
+  Status go() {
+    TRY_VOID(to_->send(ControlType::kGo, here_));
+    TRY(ProcessRef running, expect<ProcessRef>(new_box_.box(), ControlType::kRunning, kStageTimeoutMs));
+    (void)running;
+    return {};
+  }
+
+  Error roll_back(Error error) {
+    log_debug("move of process " + std::to_string(record_.pid) + ": " + error.message());
+    if (reserved_at_new_) (void)to_->send(ControlType::kForget, here_);
+    if (!turned_.empty()) {
+      Status back = turn_back();
+      if (!back) {
+        log_error("process " + std::to_string(record_.pid) + " cannot go back: " + back.error().message());
+        error.code = ENOTRECOVERABLE;
+      }
+    }
+    hands_.release();
+    record_.set_place(was_);
+    if (ordered_) (void)from_->send(ControlType::kResume, here_);
+    return error;
+  }
+
+  /// Nothing was accepted by the new node's deputies, or the guest has already acted there.
+  Status turn_back() {
+    TRY(uint64_t calls, calls_accepted(record_.pid, was_.window));
+    if (calls != 0) return fail(EALREADY, "the guest has already made calls on the new node");
+    TRY(ProcessMemory memory, ProcessMemory::open(record_.pid));
+    if (!hands_.held()) TRY_VOID(hands_.stop_deputies_somehow(memory, was_.window));
+    std::vector<DeputyPeer> peers;
+    for (Tracee& tracee : hands_.threads().threads) {
+      auto at = std::find(turned_.begin(), turned_.end(), tracee.tid());
+      if (at == turned_.end()) return fail(ESRCH, "there is a new thread");
+      peers.push_back(old_peers_[static_cast<size_t>(at - turned_.begin())]);
+    }
+    return redirect_deputies(hands_.threads(), memory, was_.window, peers);
+  }
+
+  ProcessRecord& record_;
+  Place was_;
+  std::shared_ptr<AwayNode> from_, to_;
+  ProcessRef here_;
+  OpenMailbox old_box_, new_box_;
+  HeldProcess hands_;
+  Stopwatch total_, freeze_;
+  Reserved reserved_;
+  bool reserved_at_new_ = false, ordered_ = false;
+  std::vector<DeputyPeer> old_peers_;
+  std::vector<int> turned_;
+  MoveReport report_;
+};
+
+}  // namespace
+
+Status at_stage(const char* stage, Status status) {
+  if (!status) status.error().what = std::string(stage) + ": " + status.error().what;
+  return status;
+}
+
+Result<MoveReport> move_out(ProcessRecord& record, std::shared_ptr<AwayNode> node, uint32_t epoch,
+                            HeldProcess& hands) {
+  return MoveOut(record, std::move(node), epoch, hands).run();
+}
+
+Result<MoveReport> move_on(ProcessRecord& record, std::shared_ptr<AwayNode> node, uint32_t epoch) {
+  return MoveOn(record, std::move(node), epoch).run();
+}
+
+Status restore_at_home(ProcessRecord& record) {
+  Place place = record.place();
+  if (!place.origin) return fail(ENODATA, "home's memory is older than the guest's");
+  TRY(uint64_t calls, calls_accepted(record.pid, place.window));
+  if (calls != 0) return fail(EALREADY, "the guest has made calls");
+  HeldProcess hands(record);
+  TRY(uint64_t site, find_vdso_syscall(record.pid));
+  TRY_VOID(back_to_native(record, hands, *place.origin, site));
+  record.set_place({});
+  hands.release();
+  return {};
+}
+
+}  // namespace mosix

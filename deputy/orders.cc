@@ -1,0 +1,201 @@
+// mosixd's orders, and the frame around every move: one operation a process at a time, its outcome told to
+// whoever asked and to the history. Part of Custodian; each order runs in a thread of its own.
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "deputy/custodian.h"
+#include "deputy/homecoming.h"
+#include "deputy/move_out.h"
+#include "libmosix/common/log.h"
+
+namespace mosix {
+namespace {
+
+constexpr auto kBusyLimit = std::chrono::seconds(60);
+
+std::string process_text(int pid) { return "process " + std::to_string(pid); }
+
+}  // namespace
+
+void Custodian::serve(LinkOrder order) {
+  if (order.op == "dialed") return dialed(std::move(order));
+  if (order.op == "trace") return set_trace(order);
+  if (order.op == "migrate") return migrate(std::move(order));
+  if (order.op == "watch_exec") return watch_exec(std::move(order));
+  if (order.op == "all_home") return all_home(std::move(order));
+  link_.reply_failed(order.id, Error{ENOSYS, "the custodian does not know the order \"" + order.op + "\""});
+}
+
+// --- one operation at a time ------------------------------------------------------------------------
+
+bool Custodian::claim(const Record& record, const std::string& operation, Error* busy_with) {
+  std::lock_guard lock(mutex_);
+  if (record->ended) {
+    if (busy_with != nullptr) *busy_with = {ESRCH, process_text(record->pid) + " has ended"};
+    return false;
+  }
+  if (!record->busy.empty()) {
+    if (busy_with != nullptr) *busy_with = {EBUSY, process_text(record->pid) + " is busy: " + record->busy};
+    return false;
+  }
+  record->busy = operation;
+  return true;
+}
+
+/// Ends an operation, and does what had to wait for that: dropping a process that has ended, the loss of a
+/// node, a wish to go home.
+void Custodian::unclaim(const Record& record) {
+  bool ended;
+  std::string wish;
+  {
+    std::lock_guard lock(mutex_);
+    record->busy.clear();
+    ended = record->ended;
+    if (auto at = wants_home_.find(record->pid); at != wants_home_.end()) {
+      wish = at->second;
+      wants_home_.erase(at);
+    }
+    changed_.notify_all();
+  }
+  if (ended) return drop(record);
+  Place place = record->place();
+  if (place.node && !place.node->alive()) return lose_process(record, place.node->name());
+  if (place.node && !wish.empty()) return bring_home_because(record, wish);
+  drop_if_unmanaged(record);
+}
+
+uint32_t Custodian::next_epoch(const Record& record) {
+  std::lock_guard lock(mutex_);
+  return ++record->epoch;
+}
+
+// --- moves ------------------------------------------------------------------------------------------
+
+void Custodian::migrate(LinkOrder order) {
+  Result<Record> record = find_or_create(order.pid);
+  if (!record) return link_.reply_failed(order.id, record.error());
+  Error busy;
+  if (!claim(*record, "it is being moved to " + order.to, &busy)) return link_.reply_failed(order.id, busy);
+  if (order.placed) {
+    std::lock_guard lock(mutex_);
+    (*record)->hold_node = order.to == "home" ? "" : order.to;
+    (*record)->require = order.require;
+  }
+  auto shared = std::make_shared<LinkOrder>(std::move(order));
+  in_thread([this, record = *record, shared] { move(record, *shared); });
+}
+
+void Custodian::move(const Record& record, const LinkOrder& order) {
+  std::string from = record->where();
+  Result<MoveReport> moved = move_to(record, order.to);
+  finish_move(record, from, order.to, moved,
+              order.placed ? "placed there by mosrun" : "moved there by request");
+  if (moved)
+    link_.reply_moved(order.id, record->pid, from, order.to, *moved);
+  else
+    link_.reply_failed(order.id, moved.error());
+  unclaim(record);
+}
+
+Result<MoveReport> Custodian::move_to(const Record& record, const std::string& target) {
+  Place place = record->place();
+  if (target == record->where()) return MoveReport{};
+  if (target == "home" || target == options_.node_name) {
+    if (!place.node) return MoveReport{};
+    return bring_home(*record, next_epoch(record));
+  }
+  TRY(std::shared_ptr<AwayNode> node, node_named(target, record->program));
+  if (place.node) return move_on(*record, node, next_epoch(record));
+  HeldProcess hands(*record);
+  return move_out(*record, node, next_epoch(record), hands);
+}
+
+void Custodian::finish_move(const Record& record, const std::string& from, const std::string& to,
+                            const Result<MoveReport>& moved, const std::string& reason) {
+  std::string now = record->where();
+  {
+    std::lock_guard lock(mutex_);
+    if (moved && from != now) ++record->moves;
+    record->reason = moved ? reason : moved.error().message();
+  }
+  std::string what = process_text(record->pid) + " (" + record->program + ") from " + from + " to " + to;
+  if (moved) {
+    log_info(what + ": done");
+    if (std::shared_ptr<AwayNode> node = record->place().node) send_traces(*node);
+  } else {
+    log_info(what + ": " + moved.error().message());
+    // The node being gone is told by the loss of its connection, with its own sentence.
+    if (moved.error().code == ENOTRECOVERABLE) kill_process(record, moved.error().what);
+  }
+  MoveLine line{from, to, moved ? reason : moved.error().message(), moved.has_value()};
+  announce(record, &line);
+}
+
+void Custodian::bring_home_because(const Record& record, const std::string& reason) {
+  if (!claim(record, "it is being brought home")) {
+    std::lock_guard lock(mutex_);
+    wants_home_[record->pid] = reason;
+    return;
+  }
+  in_thread([this, record, reason] {
+    std::string from = record->where();
+    finish_move(record, from, "home", move_to(record, "home"), reason);
+    unclaim(record);
+  });
+}
+
+void Custodian::all_home(LinkOrder order) {
+  in_thread([this, id = order.id] {
+    std::vector<Record> away;
+    {
+      std::lock_guard lock(mutex_);
+      for (auto& [pid, record] : records_)
+        if (record->place().node || !record->busy.empty()) away.push_back(record);
+    }
+    int left = 0;
+    for (const Record& record : away) {
+      {
+        std::unique_lock lock(mutex_);
+        changed_.wait_for(lock, kBusyLimit, [&] { return record->busy.empty(); });
+      }
+      if (!record->place().node || !claim(record, "it is being brought home")) continue;
+      std::string from = record->where();
+      Result<MoveReport> moved = move_to(record, "home");
+      finish_move(record, from, "home", moved, "everybody was called home");
+      if (!moved && moved.error().code != ESRCH) ++left;
+      unclaim(record);
+    }
+    if (left == 0) return link_.reply_ok(id, 0);
+    link_.reply_failed(id, Error{EBUSY, std::to_string(left) + " processes could not be brought home"});
+  });
+}
+
+// --- traces -----------------------------------------------------------------------------------------
+
+void Custodian::set_trace(const LinkOrder& order) {
+  std::vector<std::shared_ptr<AwayNode>> nodes;
+  {
+    std::lock_guard lock(mutex_);
+    if (order.on)
+      traced_[order.pid] = order.stacks;
+    else
+      traced_.erase(order.pid);
+    for (auto& [name, node] : nodes_) nodes.push_back(node);
+  }
+  TraceOrder message{order.pid, static_cast<uint8_t>(order.on), static_cast<uint8_t>(order.stacks)};
+  for (auto& node : nodes) (void)node->send(ControlType::kTraceOn, message);
+  if (order.id != 0) link_.reply_ok(order.id, order.pid);
+}
+
+/// A process that has just come there is not traced yet.
+void Custodian::send_traces(AwayNode& node) {
+  std::map<int, bool> traced;
+  {
+    std::lock_guard lock(mutex_);
+    traced = traced_;
+  }
+  for (auto [pid, stacks] : traced)
+    (void)node.send(ControlType::kTraceOn, TraceOrder{pid, 1, static_cast<uint8_t>(stacks)});
+}
+
+}  // namespace mosix

@@ -1,0 +1,71 @@
+// What the custodian knows of one process of its family.
+//
+// Lock order: Custodian's registry mutex (guards the fields marked so), never held while anything waits; then
+// the place's own. The tracer mutex is apart from both: held by the one thread that has threads of the
+// process under ptrace (the kernel allows one tracer at a time, and a move, an abort and an exec watch can
+// meet).
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "deputy/away_node.h"
+#include "deputy/capture.h"
+#include "libmosix/common/unique_fd.h"
+
+namespace mosix {
+
+/// Where a guest is. Home: no node and no window.
+struct Place {
+  std::shared_ptr<AwayNode> node;
+  uint64_t window = 0;              ///< of the agent in the process at home
+  uint32_t epoch = 0;               ///< of the move that brought it there
+  std::shared_ptr<Capture> origin;  ///< home's memory still holds this state, until the guest has made a call
+};
+
+struct ProcessRecord {
+  explicit ProcessRecord(int number) : pid(number) {}
+
+  const int pid;
+  UniqueFd pidfd;
+  UniqueFd stat;  ///< /proc/PID/stat, for the main loop's look at its state
+  std::timed_mutex tracer;
+
+  // Registry mutex.
+  std::string program;
+  uint32_t epoch = 0;  ///< of the last move, tried or done
+  std::string busy;    ///< operation under way, for the refusal of a second one
+  bool ended = false;
+  bool stopped = false;  ///< job control, as last told to the supervisor
+  uint32_t moves = 0;
+  std::string reason;     ///< why it is where it is
+  std::string hold_node;  ///< -r: where its exec'd images and children go
+  bool require = false;
+  uint64_t calls = 0;
+  uint64_t cpu_away_ms = 0;
+
+  Place place() const {
+    std::lock_guard lock(place_mutex_);
+    return place_;
+  }
+  void set_place(Place place) {
+    std::lock_guard lock(place_mutex_);
+    place_ = std::move(place);
+  }
+  void drop_origin() {
+    std::lock_guard lock(place_mutex_);
+    place_.origin.reset();
+  }
+  std::string where() const {
+    Place place = this->place();
+    return place.node ? place.node->name() : "home";
+  }
+
+ private:
+  mutable std::mutex place_mutex_;
+  Place place_;
+};
+
+}  // namespace mosix

@@ -1,0 +1,29 @@
+// The agent's window in a process at home: where it can lie, how it gets there and how it goes. The caller
+// has the process stopped and traces it.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "deputy/batch.h"
+#include "libmosix/process/maps.h"
+
+namespace mosix {
+
+/// The range from which windows are taken: above what a non-PIE program and its heap reach, below the places
+/// of PIE programs (0x55..., 0x56...), libraries and stacks (0x7...), and clear of the sanitizers' shadows.
+inline constexpr uint64_t kWindowsStart = 0x100000000000;
+inline constexpr uint64_t kWindowsEnd = 0x500000000000;
+inline constexpr uint64_t kWindowClearance = 1ull << 30;
+
+/// An aligned window with nothing in it or near it. `random` picks among the free ones.
+Result<uint64_t> choose_window(const std::vector<MapEntry>& maps, uint64_t random);
+bool window_is_free(const std::vector<MapEntry>& maps, uint64_t window);
+
+/// Maps the code and the slots of [0, slots) and fills the code in. `worker` is any stopped thread.
+Status install_agent(Tracee& worker, const ProcessMemory& memory, uint64_t syscall_site, uint64_t window,
+                     int slots);
+/// Unmaps all of it. No thread of the process may be inside any more.
+Status remove_agent(Tracee& worker, uint64_t syscall_site, uint64_t window);
+
+}  // namespace mosix
