@@ -31,12 +31,14 @@ struct Finding {
 
 std::vector<Finding> probe_kernel() {
   std::vector<Finding> findings;
+  // Root of a user namespace (a container) may have nobody else to become.
+  bool can_be_user = geteuid() == 0 && in_child_as_nobody([] { return works(); }).ok;
   for (auto probes : {process_probes(), sandbox_probes(), memory_probes(), ring_probes()}) {
     for (const Probe& probe : probes) {
       Finding finding{probe.name, probe.essential, {}, {}, probe.lost, ""};
       if (geteuid() == 0) {
         finding.as_root = in_child(probe.run);
-        finding.as_user = in_child_as_nobody(probe.run);
+        if (can_be_user) finding.as_user = in_child_as_nobody(probe.run);
       } else {
         finding.as_user = in_child(probe.run);
       }

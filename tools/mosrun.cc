@@ -57,12 +57,13 @@ void set_preload() {
   setenv("LD_PRELOAD", (old == nullptr || *old == 0 ? library : library + ":" + old).c_str(), 1);
 }
 
-/// True if this process shall be locked; puts what children shall know into the environment.
+/// True if this process shall be locked. MOSIX_LOCK tells the preloaded library, and with it mosixd: "1" is
+/// for the whole tree, a pid for that process alone.
 bool settle_lock(const RunOptions& options) {
   const char* inherited = getenv("MOSIX_LOCK");
-  bool locked = options.locked || (!options.unlocked && inherited != nullptr && *inherited == '1');
-  if (options.keep_lock && locked)
-    setenv("MOSIX_LOCK", "1", 1);
+  bool locked = options.locked || (!options.unlocked && inherited != nullptr && strcmp(inherited, "1") == 0);
+  if (locked)
+    setenv("MOSIX_LOCK", options.keep_lock ? "1" : std::to_string(getpid()).c_str(), 1);
   else
     unsetenv("MOSIX_LOCK");
   return locked;
@@ -116,20 +117,15 @@ Answer<std::string> arrange(const RunOptions& options, bool locked) {
   if (auto home = come_home(*daemon); !home) return tl::unexpected(Failure{kExitNotDone, home.error()});
   // Under Yama the custodian, which is no ancestor of ours, may seize us by our leave only.
   prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY);
-  std::string node = "home";
-  if (options.wants_away()) {
-    auto chosen = choose_node(*daemon, options);
-    if (!chosen) return chosen;
-    node = *chosen;
-  } else if (!locked) {
-    return "";
-  }
+  if (!options.wants_away()) return "";
+  auto node = choose_node(*daemon, options);
+  if (!node || *node == "home") return node ? "" : node;
   Json request{
-      {"op", "run"}, {"pid", getpid()}, {"node", node}, {"require", options.require}, {"hold", true}};
+      {"op", "run"}, {"pid", getpid()}, {"node", *node}, {"require", options.require}, {"hold", true}};
   if (locked) request["locked"] = true;
   auto reply = daemon->ask(request, kAskLimitMs);
   if (!reply) return tl::unexpected(reply.error());
-  return node == "home" ? std::string() : field_text(*reply, "node", node);
+  return field_text(*reply, "node", *node);
 }
 
 /// What a program can be told beforehand that it cannot leave home; empty otherwise.

@@ -130,12 +130,22 @@ bool socket_address(sockaddr_un& where, const char* name, bool system_wide) {
   return !path.overflow;
 }
 
+/// MOSIX_LOCK is "1" for a whole tree, or the pid of the one process that is locked.
+bool is_locked() {
+  Text<24> pid;
+  pid << static_cast<unsigned long>(call(SYS_getpid));
+  const char* lock = setting("MOSIX_LOCK");
+  size_t same = 0;
+  while (lock[same] != 0 && lock[same] == pid.bytes[same]) ++same;
+  return (lock[0] == '1' && lock[1] == 0) || (same > 0 && lock[same] == pid.bytes[same]);
+}
+
 /// One datagram, wherever a mosixd listens; nobody there is no error.
 void announce(bool forked) {
   Text<160> message;
   message << "{\"event\":\"adopt\",\"pid\":" << static_cast<unsigned long>(call(SYS_getpid))
           << ",\"forked\":" << (forked ? "true" : "false")
-          << ",\"locked\":" << (setting("MOSIX_LOCK")[0] == '1' ? "true" : "false") << "}";
+          << ",\"locked\":" << (is_locked() ? "true" : "false") << "}";
   long fd = call(SYS_socket, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return;
   for (bool system_wide : kBothPlaces) {
