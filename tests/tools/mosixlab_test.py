@@ -46,8 +46,9 @@ class Lab(unittest.TestCase):
         self.env = dict(os.environ, MOSIXLAB_DIR=self.root, MOSIX_LAB_MOSIXD=self.standin,
                         MOSIX_TEST_TOKEN=self.token, PS1="ready> ")
         self.started = []
+        self.addCleanup(self.clean_up)  # runs when a setUp fails half-way, too
 
-    def tearDown(self):
+    def clean_up(self):
         for process in self.started:
             if process.poll() is None:
                 process.kill()
@@ -472,15 +473,14 @@ class Terminal(Lab):
         if pid == 0:
             os.execvpe("bash", ["bash", "--norc", "--noprofile", "-i"], self.env)
         self.shell = pid
+        self.addCleanup(self.end_shell)
         self.seen = ""
         self.expect("ready> ")
 
-    def tearDown(self):
+    def end_shell(self):
         os.close(self.terminal)
-        os.kill(self.shell, signal.SIGHUP)
         os.kill(self.shell, signal.SIGKILL)
         os.waitpid(self.shell, 0)
-        super().tearDown()
 
     def expect(self, text):
         """Reads up to `text` and returns what came before it."""
