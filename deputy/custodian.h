@@ -79,6 +79,7 @@ class Custodian : public AwayNode::Listener {
   void send_traces(AwayNode& node);
   bool claim(const Record& record, const std::string& operation, Error* busy_with = nullptr);
   void unclaim(const Record& record);
+  void settle(const Record& record);
   uint32_t next_epoch(const Record& record);
 
   // --- nodes.cc

@@ -127,10 +127,10 @@ void Custodian::place_new_image(const Record& record, HeldProcess& hands, const 
   Result<std::shared_ptr<AwayNode>> node = node_named(target, record->program);
   Result<MoveReport> moved =
       node ? move_out(*record, *node, next_epoch(record), hands) : Result<MoveReport>(fail(node.error()));
-  finish_move(record, "home", target, moved, "placed there by mosrun");
   if (!moved) stay_with_reason(record, hands, target, moved.error());
   hands.release();
-  unclaim(record);
+  finish_move(record, "home", target, moved, "placed there by mosrun");
+  settle(record);
 }
 
 void Custodian::stay_with_reason(const Record& record, HeldProcess& hands, const std::string& target,

@@ -93,14 +93,14 @@ void Custodian::lose_process(const Record& record, const std::string& node_name)
   if (restored) {
     log_info("process " + std::to_string(record->pid) + " goes on at home: it had made no call on " +
              node_name);
-    announce(record, &line);
   } else {
     log_debug("process " + std::to_string(record->pid) + ": " + restored.error().message());
-    announce(record, &line);
     record->set_place({});
     kill_process(record, node_name + " is gone");
   }
   unclaim(record);
+  announce(record, &line);
+  settle(record);
 }
 
 }  // namespace mosix

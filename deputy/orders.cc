@@ -42,24 +42,33 @@ bool Custodian::claim(const Record& record, const std::string& operation, Error*
   return true;
 }
 
-/// Ends an operation, and does what had to wait for that: dropping a process that has ended, the loss of a
-/// node, a wish to go home.
+/// From now on the next operation may begin; settle() must follow.
 void Custodian::unclaim(const Record& record) {
+  std::lock_guard lock(mutex_);
+  record->busy.clear();
+  changed_.notify_all();
+}
+
+/// What had to wait for the end of an operation: dropping a process that has ended, the loss of a node, a
+/// wish to go home. If another operation has begun meanwhile, its own end sees to it.
+void Custodian::settle(const Record& record) {
   bool ended;
   std::string wish;
   {
     std::lock_guard lock(mutex_);
-    record->busy.clear();
+    if (!record->busy.empty()) return;
     ended = record->ended;
     if (auto at = wants_home_.find(record->pid); at != wants_home_.end()) {
       wish = at->second;
       wants_home_.erase(at);
     }
-    changed_.notify_all();
   }
   if (ended) return drop(record);
   Place place = record->place();
-  if (place.node && !place.node->alive()) return lose_process(record, place.node->name());
+  if (place.node && !place.node->alive()) {
+    if (claim(record, place.node->name() + " is gone")) lose_process(record, place.node->name());
+    return;
+  }
   if (place.node && !wish.empty()) return bring_home_because(record, wish);
   drop_if_unmanaged(record);
 }
@@ -94,7 +103,7 @@ void Custodian::move(const Record& record, const LinkOrder& order) {
     link_.reply_moved(order.id, record->pid, from, order.to, *moved);
   else
     link_.reply_failed(order.id, moved.error());
-  unclaim(record);
+  settle(record);
 }
 
 Result<MoveReport> Custodian::move_to(const Record& record, const std::string& target) {
@@ -110,6 +119,7 @@ Result<MoveReport> Custodian::move_to(const Record& record, const std::string& t
   return move_out(*record, node, next_epoch(record), hands);
 }
 
+/// The end of a claimed operation; settle() follows once whoever asked has been answered.
 void Custodian::finish_move(const Record& record, const std::string& from, const std::string& to,
                             const Result<MoveReport>& moved, const std::string& reason) {
   std::string now = record->where();
@@ -127,6 +137,8 @@ void Custodian::finish_move(const Record& record, const std::string& from, const
     // The node being gone is told by the loss of its connection, with its own sentence.
     if (moved.error().code == ENOTRECOVERABLE) kill_process(record, moved.error().what);
   }
+  // Whoever hears of it may give the next order at once.
+  unclaim(record);
   MoveLine line{from, to, moved ? reason : moved.error().message(), moved.has_value()};
   announce(record, &line);
 }
@@ -140,7 +152,7 @@ void Custodian::bring_home_because(const Record& record, const std::string& reas
   in_thread([this, record, reason] {
     std::string from = record->where();
     finish_move(record, from, "home", move_to(record, "home"), reason);
-    unclaim(record);
+    settle(record);
   });
 }
 
@@ -163,7 +175,7 @@ void Custodian::all_home(LinkOrder order) {
       Result<MoveReport> moved = move_to(record, "home");
       finish_move(record, from, "home", moved, "everybody was called home");
       if (!moved && moved.error().code != ESRCH) ++left;
-      unclaim(record);
+      settle(record);
     }
     if (left == 0) return link_.reply_ok(id, 0);
     link_.reply_failed(id, Error{EBUSY, std::to_string(left) + " processes could not be brought home"});

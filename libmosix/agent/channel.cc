@@ -371,11 +371,18 @@ void channel_close(AgentSlot* slot) {
     return;
   }
   if (slot->ring_ready == 0) return;
+  // Not IORING_OP_SHUTDOWN: the kernel always gives that to a worker, a task that the program would then have.
+  if (slot->receive_pending != 0) {
+    io_uring_sqe* cancel = next_sqe(slot);
+    cancel->opcode = IORING_OP_ASYNC_CANCEL;
+    cancel->fd = -1;
+    cancel->addr = kTagReceive;
+    cancel->user_data = kTagControl;
+    run_control(slot);
+  }
   io_uring_sqe* sqe = next_sqe(slot);
-  sqe->opcode = IORING_OP_SHUTDOWN;
-  sqe->flags = IOSQE_FIXED_FILE;
-  sqe->fd = 0;
-  sqe->len = kShutRdwr;
+  sqe->opcode = IORING_OP_CLOSE;
+  sqe->file_index = 1;  // the first place of the file table
   sqe->user_data = kTagControl;
   run_control(slot);
   drop_ring(slot);

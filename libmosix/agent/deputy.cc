@@ -62,10 +62,10 @@ void unmap_large_area(AgentSlot* slot) {
   raw_syscall(__NR_munmap, large_area_address(slot->window, static_cast<int>(slot->index)), kLargeAreaBytes);
 }
 
-/// One whole frame. False when the connection has ended; slot->error says how.
-bool receive_frame(AgentSlot* slot, Frame* frame) {
+/// One whole frame of at most `capacity` bytes if that is less than the buffer has. False when the connection
+/// has ended; slot->error says how.
+bool receive_frame(AgentSlot* slot, Frame* frame, uint64_t capacity = kSlotBufferBytes) {
   uint8_t* buffer = slot_bytes(slot) + kSlotBuffer;
-  uint64_t capacity = kSlotBufferBytes;
   uint64_t have = 0;
   for (;;) {
     auto* header = reinterpret_cast<FrameHeader*>(buffer);
@@ -366,8 +366,9 @@ bool greet(AgentSlot* slot) {
   // Signals wait for the welcome: it says which the guest has.
   slot->signals_sent = slot->signals_taken;
   channel_send(slot, message, sizeof(FrameHeader) + sizeof *hello);
+  // The first call may follow the welcome at once: no byte more than the welcome is taken.
   Frame frame;
-  if (!receive_frame(slot, &frame)) return false;
+  if (!receive_frame(slot, &frame, sizeof(FrameHeader))) return false;
   if (frame.header->type != static_cast<uint16_t>(FrameType::kWelcome)) {
     slot->error = kEBADMSG;
     return false;
