@@ -35,6 +35,8 @@ constexpr bool size_names_argument(SizeKind kind) {
 
 constexpr void check_size(const SyscallRow& row, const Arg& arg) {
   const ArgSize& size = arg.size;
+  const bool is_bounded_string = arg.kind == ArgKind::kString && size.kind == SizeKind::kConst;
+  if (is_bounded_string) return;
   const bool wants_size =
       arg.kind == ArgKind::kBuffer || arg.kind == ArgKind::kIovec || arg.kind == ArgKind::kMmsghdr;
   if (wants_size != (size.kind != SizeKind::kNone)) a_buffer_needs_a_size();

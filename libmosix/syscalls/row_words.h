@@ -64,6 +64,10 @@ constexpr Arg local(std::string_view name, std::string_view decode = {}) {
 constexpr Arg string(std::string_view name) {
   return {.name = name, .kind = ArgKind::kString, .direction = Direction::kIn};
 }
+/// A string of which the kernel reads `most` bytes at the most; a longer one is cut, as the kernel does.
+constexpr Arg short_string(std::string_view name, size_t most) {
+  return {.name = name, .kind = ArgKind::kString, .direction = Direction::kIn, .size = bytes(most)};
+}
 constexpr Arg path(std::string_view name = "pathname") { return string(name); }
 /// argv, envp.
 constexpr Arg strings(std::string_view name) {
