@@ -85,7 +85,7 @@ void NodeServer::accept_some() {
       drop(pending);
     });
     Status watched =
-        context_.loop->watch(pending->fd.get(), EPOLLIN, [this, pending](uint32_t) { begin_proof(pending); });
+        context_.loop->watch(pending->fd.get(), EPOLLIN, [this, pending](uint32_t) { greeted(pending); });
     if (!watched) drop(pending);
   }
 }
@@ -109,20 +109,44 @@ void NodeServer::make_room() {
   }
 }
 
-void NodeServer::begin_proof(const std::shared_ptr<Pending>& pending) {
+void NodeServer::greeted(const std::shared_ptr<Pending>& pending) {
   context_.loop->forget(pending->fd.get());
   set_low_water(pending->fd.get(), 1);
+  if (proofs_.size() < kMaxProofs) return begin_proof(pending);
+  ready_.push_back(pending);
+  cut_off_oldest_proof();
+}
+
+/// Its worker finds the connection ended, and makes room for one that waits.
+void NodeServer::cut_off_oldest_proof() {
+  for (const std::shared_ptr<Pending>& proof : proofs_) {
+    if (proof->late) continue;
+    proof->late = true;
+    shutdown(proof->fd.get(), SHUT_RDWR);
+    return;
+  }
+}
+
+void NodeServer::begin_proof(const std::shared_ptr<Pending>& pending) {
   pending->proving = true;
+  proofs_.push_back(pending);
   bool started = context_.workers.start([this, pending, key = context_.key, loop = context_.loop] {
     auto request = std::make_shared<Result<ControlMessage>>(prove_and_read(pending->fd.get(), key));
     loop->post([this, pending, request] { finish(pending, std::move(*request)); });
   });
   if (started) return;
+  proofs_.remove(pending);
   log_stranger(pending->peer, "turned away: too many handshakes at once");
   drop(pending);
 }
 
 void NodeServer::finish(const std::shared_ptr<Pending>& pending, Result<ControlMessage> request) {
+  proofs_.remove(pending);
+  if (!ready_.empty()) {
+    std::shared_ptr<Pending> next = ready_.front();
+    ready_.pop_front();
+    begin_proof(next);
+  }
   if (pending->place == pending_.end()) return;  // dropped meanwhile, mosixd is ending
   if (!request)
     log_stranger(pending->peer, pending->late ? "took too long to prove itself" : request.error().message());
@@ -153,6 +177,7 @@ void NodeServer::answer(Pending& pending, const ControlMessage& request) {
 void NodeServer::drop(const std::shared_ptr<Pending>& pending) {
   if (pending->place == pending_.end()) return;
   if (pending->fd) context_.loop->forget(pending->fd.get());
+  ready_.remove(pending);
   if (pending->deadline != 0) context_.loop->cancel(pending->deadline);
   std::shared_ptr<Pending> kept = pending;
   pending_.erase(kept->place);

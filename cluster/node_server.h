@@ -4,7 +4,9 @@
 //   proving   a worker thread proves membership and reads the one request, with time limits;
 //   answered  back in the loop: a ping gets its answer, a family's connection goes to its supervisor.
 // The whole way has one deadline, and the table a bound: when it is full, the oldest silent one goes, so
-// that a flood of strangers delays a member by one connection and no more.
+// that a flood of strangers delays a member by one connection and no more. The same holds for strangers who
+// greet and then say nothing: when all places for proofs are taken, the oldest proof is cut off, since a
+// member's takes milliseconds.
 #pragma once
 
 #include <list>
@@ -19,6 +21,8 @@ namespace mosix {
 class AwaySide;
 
 inline constexpr size_t kMaxPendingConnections = 256;
+/// Proofs at a time, a thread each: half of kMaxWorkers, the other half dials.
+inline constexpr size_t kMaxProofs = 96;
 /// From accept to request. Members need two round trips; a node at the other end of the world a second.
 inline constexpr int kHandshakeLimitMs = 5000;
 
@@ -36,7 +40,9 @@ class NodeServer {
 
   void accept_some();
   void make_room();
+  void greeted(const std::shared_ptr<Pending>& pending);
   void begin_proof(const std::shared_ptr<Pending>& pending);
+  void cut_off_oldest_proof();
   void finish(const std::shared_ptr<Pending>& pending, Result<ControlMessage> request);
   void answer(Pending& pending, const ControlMessage& request);
   void drop(const std::shared_ptr<Pending>& pending);
@@ -46,7 +52,9 @@ class NodeServer {
   Context& context_;
   AwaySide& away_;
   UniqueFd listener_;
-  PendingList pending_;  ///< oldest first
+  PendingList pending_;                         ///< oldest first
+  std::list<std::shared_ptr<Pending>> proofs_;  ///< with a worker, oldest first
+  std::list<std::shared_ptr<Pending>> ready_;   ///< greeted, waiting for a worker
   int64_t log_window_ms_ = 0;
   int logged_in_window_ = 0, unlogged_ = 0;
 };

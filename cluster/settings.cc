@@ -121,7 +121,7 @@ Result<Settings> parse_settings(std::string_view text, const std::string& file) 
     if (!expected.empty())
       return wrong(file, node.source(), fmt::format("{} must be {}", key.str(), expected));
   }
-  if (settings.key_file.empty()) settings.key_file = etc_dir() + "/mosix.key";
+  if (settings.key_file.empty()) settings.key_file = etc_dir() + "/cluster.key";
   return settings;
 }
 

@@ -26,7 +26,7 @@ struct Settings {
   std::string node_name;
   std::string listen = "0.0.0.0";
   int port = kDefaultPort;
-  std::string key_file;  ///< default etc_dir()/mosix.key
+  std::string key_file;  ///< default etc_dir()/cluster.key
   std::string map_file;  ///< empty: the usual places
   int max_guests = kDefaultMaxGuests;
   bool allow_root_guests = false;

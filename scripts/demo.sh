@@ -46,10 +46,10 @@ title 'Two nodes, each with its own files, processes, network and mosixd'
 show mosctl nodes
 echo "This shell runs on $(hostname)."
 
-title 'The CPU stress test of the seed article, started on node2'
+title "openMosix's classic CPU stress test (six times as long), started on node2"
 exec 7>"$work/open-file"
 echo 'this file is open at home' >&7
-loop='BEGIN {for(i=0;i<10000;i++)for(j=0;j<10000;j++);}'
+loop='BEGIN {for(i=0;i<60000;i++)for(j=0;j<10000;j++);}'
 printf "\033[2m$ mosrun -r node2 --require awk '%s' &\033[0m\n" "$loop"
 mosrun -r node2 --require awk "$loop" &
 stress=$!

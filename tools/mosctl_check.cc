@@ -67,7 +67,7 @@ Finding check_daemon() {
 }
 
 Finding check_key() {
-  std::string path = etc_dir() + "/key";
+  std::string path = etc_dir() + "/cluster.key";
   std::string lost = "nodes cannot prove that they belong together";
   auto key = load_cluster_key(path);
   if (key) return plain_finding("cluster key", true, works(path), lost, "");

@@ -187,6 +187,7 @@ constexpr CommandRow kFiles[] = {
     reads(MOSIX_COMMAND(FS_IOC_SETVERSION), sizeof(int), "int"),
     fills(MOSIX_COMMAND(FS_IOC_FSGETXATTR), sizeof(fsxattr)),
     reads(MOSIX_COMMAND(FS_IOC_FSSETXATTR), sizeof(fsxattr)),
+    fills(numbered(_IOC(_IOC_READ, 0xF5, 12, 4), "F2FS_IOC_GET_FEATURES"), 4, "int"),
     changes(MOSIX_COMMAND(FS_IOC_GETFSLABEL), FSLABEL_MAX),  // btrfs writes as much as the label is long
     reads(MOSIX_COMMAND(FS_IOC_SETFSLABEL), FSLABEL_MAX),
     fills(numbered(_IOC(_IOC_READ, 0x15, 0, kFileUuidBytes), "FS_IOC_GETFSUUID"), kFileUuidBytes),

@@ -28,7 +28,7 @@ std::span<const CommandTable> file_tables();     // command_file.cc: fcntl, epol
 std::span<const CommandTable> sockopt_tables();  // command_sockopt.cc
 std::span<const CommandTable> process_tables();  // command_process.cc: prctl, arch_prctl, kcmp, get_mempolicy
 std::span<const CommandTable> clock_tables();    // command_clock.cc: by clock
-std::span<const CommandTable> ipc_tables();      // command_ipc.cc: shmctl, semctl, msgctl
+std::span<const CommandTable> ipc_tables();      // command_ipc.cc: shmctl, semctl, msgctl, keyctl
 
 namespace row_check {
 void a_command_stands_in_its_table_twice();

@@ -14,6 +14,7 @@
 #include <array>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "libmosix/syscalls/errno_names.h"
 #include "libmosix/syscalls/guest_memory.h"
@@ -34,19 +35,34 @@ class CallText {
   /// The call's name and its arguments up to the first one that the call itself fills.
   const std::string& begin() const { return begin_; }
 
-  /// The rest: remaining arguments, ")", " = " and the result. Reads the guest, so to be called after the
-  /// out regions have been delivered.
+  /// The rest: remaining arguments, ")", " = " and the result, and what changed of arguments that were shown
+  /// before: ` = 1 (fds=[{fd=3, events=POLLIN, revents=POLLIN}])`. Reads the guest, so to be called after the
+  /// out regions have been delivered. `result` is what the kernel returned: -4095 to -1 is an error.
   std::string finish(int64_t result, GuestMemory& memory) const;
 
-  /// All arguments after the call, without name and result: "3, \"hello\\n\", 4096".
+  /// The call's name and all arguments as they are before the call, without the closing bracket.
+  std::string before() const;
+
+  /// All arguments after the call, without name and result: `3, "hello\\n", 4096`.
   std::string arguments(int64_t result, GuestMemory& memory) const;
 
  private:
+  /// How an argument's text comes about.
+  enum class Shown : uint8_t {
+    kBefore,  ///< known before the call
+    kAfter,   ///< filled by the call
+    kBoth,    ///< known before, and changed by the call
+  };
+  Shown how_shown(const Arg& arg, uint64_t value) const;
+  std::string after(size_t index, int64_t result, GuestMemory& memory) const;
+  std::string changes(int64_t result, GuestMemory& memory) const;
+
   const SyscallRow* row_;
   std::array<uint64_t, 6> args_;
   DecodeOptions options_;
   std::array<std::string, 6> before_;
-  std::array<bool, 6> filled_by_call_{};
+  std::array<Shown, 6> shown_{};
+  std::array<uint32_t, 6> capacities_{};  ///< of buffers whose length stands behind a pointer
   size_t count_ = 0;
   size_t begun_ = 0;  ///< arguments that begin_ holds
   std::string begin_;

@@ -132,6 +132,7 @@ const CommandTable* commands_of(uint64_t number) {
     case __NR_shmctl:
     case __NR_semctl:
     case __NR_msgctl:
+    case __NR_keyctl:
       return find_table(ipc_tables(), static_cast<int>(number));
     default:
       return nullptr;

@@ -54,13 +54,13 @@ class CommandLine(unittest.TestCase):
             self.assertIn("mosix.map:1: 2 words instead of three", complaint("mosix.map", "1 127.0.0.1\n"))
             self.assertIn("none of this machine's addresses (127.0.0.2) is in", complaint("mosix.map", "1 10.0.0.1 1\n"))
             node.write("mosix.map", "1 127.0.0.1 2\n")
-            self.assertIn("is not 64 hexadecimal digits", complaint("mosix.key", "secret\n", 0o600))
-            self.assertIn("can be read by others: chmod 600", complaint("mosix.key", harness.KEY + "\n", 0o644))
-            os.unlink(os.path.join(node.etc, "mosix.key"))
+            self.assertIn("is not 64 hexadecimal digits", complaint("cluster.key", "secret\n", 0o600))
+            self.assertIn("can be read by others: chmod 600", complaint("cluster.key", harness.KEY + "\n", 0o644))
+            os.unlink(os.path.join(node.etc, "cluster.key"))
             out = run(node, "--check-config")
             self.assertIn("make one with `mosctl key >", out.stderr)
             if os.geteuid() == 0:
-                node.write("mosix.key", harness.KEY + "\n", 0o600)
+                node.write("cluster.key", harness.KEY + "\n", 0o600)
                 self.assertIn("guest_user \"nemo\" is not a user",
                               complaint("mosix.toml", settings + 'guest_user = "nemo"\n'))
 

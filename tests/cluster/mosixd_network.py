@@ -88,6 +88,25 @@ class Strangers(unittest.TestCase):
             self.assertIn("said nothing", one.log())
             self.assertLess(one.log().count("said nothing"), 40)  # the log is not flooded
 
+    def test_strangers_who_only_greet_block_nobody(self):
+        with Cluster(2) as cluster:
+            one = cluster.node(1).start()
+            strangers = [one.dial() for _ in range(200)]
+            for s in strangers:
+                s.sendall(harness.greeting())
+            for _ in range(20):
+                begin = time.monotonic()
+                with one.dial() as s:
+                    self.assertTrue(prove(s))
+                    s.sendall(message(harness.PING))
+                    self.assertEqual(read_message(s)[0], harness.PONG)
+                self.assertLess(time.monotonic() - begin, 2)
+            for s in strangers:
+                s.settimeout(harness.LIMIT_S)
+                harness.receive(s, 48)  # the node's own greeting, where its turn came
+                self.assertTrue(closed_by_peer(s))
+                s.close()
+
     def test_one_byte_at_a_time_has_a_deadline(self):
         with Cluster(2) as cluster:
             one = cluster.node(1).start()

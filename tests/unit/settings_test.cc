@@ -26,7 +26,7 @@ TEST_CASE("nothing written means defaults") {
   CHECK(settings->file.empty());
   CHECK(settings->port == 7230);
   CHECK(settings->listen == "0.0.0.0");
-  CHECK(settings->key_file == "/nonexistent/mosix.key");
+  CHECK(settings->key_file == "/nonexistent/cluster.key");
   CHECK(settings->max_guests == 1024);
   CHECK_FALSE(settings->allow_root_guests);
   CHECK(settings->guest_user == "nobody");

@@ -597,6 +597,21 @@ TEST_CASE("POSIX queues") {
   unlink_it();
 }
 
+TEST_CASE("keys") {
+  const long key = syscall(__NR_add_key, "user", "mosix-native", "hello", 5, -2 /* of the process */);
+  if (key < 0) {
+    MESSAGE("skipped: no keys here");
+    return;
+  }
+  check(__NR_add_key, {"user", "mosix-native", "hello", 5, -2});
+  check(__NR_keyctl, {11, key, room(), 64});  // KEYCTL_READ
+  check(__NR_keyctl, {11, key, room(), 2});
+  check(__NR_keyctl, {6, key, room(), 64});  // KEYCTL_DESCRIBE
+  check(__NR_keyctl, {2, key, "world", 5});  // KEYCTL_UPDATE
+  check(__NR_keyctl, {10, -2, "user", "mosix-native", 0});
+  check(__NR_keyctl, {31, room(), 8});  // KEYCTL_CAPABILITIES
+}
+
 TEST_CASE("the machine") {
   check(__NR_uname, {room()});
   check(__NR_sysinfo, {room()});

@@ -47,7 +47,8 @@ constexpr const char* kPlaceNames[] = {"here", "home", "split", "bring_home", "r
 constexpr int kMultiplexed[] = {__NR_ioctl,      __NR_fcntl,         __NR_epoll_ctl,    __NR_fsconfig,
                                 __NR_getsockopt, __NR_setsockopt,    __NR_prctl,        __NR_arch_prctl,
                                 __NR_kcmp,       __NR_get_mempolicy, __NR_shmctl,       __NR_semctl,
-                                __NR_msgctl,     __NR_clock_gettime, __NR_timer_create, __NR_clock_nanosleep};
+                                __NR_msgctl,     __NR_clock_gettime, __NR_timer_create, __NR_clock_nanosleep,
+                                __NR_keyctl};
 
 /// Rows of calls and of commands alike.
 std::vector<const SyscallRow*> every_row() {
