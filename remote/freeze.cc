@@ -246,6 +246,7 @@ Result<ProcessState> Supervisor::capture(Frozen& frozen, uint32_t epoch) {
     state.areas.push_back(std::move(area));
   }
   if (vdso.end != 0) state.areas.push_back(vdso);
+  std::sort(state.areas.begin(), state.areas.end(), [](const Area& a, const Area& b) { return a.start < b.start; });
 
   // The auxiliary vector as the kernel has it, with its terminating pair.
   TRY(auto auxv, read_auxv(outer));
@@ -341,12 +342,15 @@ void Supervisor::move_guest(MoveOrder order, bool home) {
     thaw(frozen);
     return;
   }
-  drop_guest(frozen.guest);
+  // Their tracer has to hear of their end before pid 1 may reap them.
+  frozen.guest->ended = true;
+  syscall(SYS_pidfd_send_signal, frozen.guest->pidfd.get(), SIGKILL, nullptr, 0);
   for (Tracee& tracee : frozen.tracees)
     while (tracee.attached()) {
       Result<StopInfo> stop = tracee.wait_stop(1000);
       if (!stop || stop->gone()) break;
     }
+  drop_guest(frozen.guest);
 }
 
 /// Home's process is stopped by job control, or continued. Threads in a call wait with it anyhow; those that

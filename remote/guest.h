@@ -83,6 +83,7 @@ struct Guest {
   std::map<int, std::shared_ptr<GuestThread>> threads;  ///< by tid
   std::set<int> slots;
   std::atomic<bool> freezing{false};  ///< a move has begun: no new call, fork or exec
+  std::atomic<bool> dropped{false};   ///< somebody is taking it out of the registry
   std::atomic<bool> held{false};      ///< home is stopped by job control
   std::atomic<bool> ended{false};     ///< gone, or being killed by us: its death is no news
   std::map<int, int> led_files;  ///< while it is rebuilt: descriptors for its own mmap calls, by number

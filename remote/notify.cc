@@ -77,7 +77,10 @@ void Supervisor::serve_call(PendingCall& call) {
   if (thread->led) return serve_led_call(*thread, call);
   {
     std::unique_lock lock(thread->mutex);
-    thread->changed.wait(lock, [&] { return !thread->watcher_busy || thread->interrupted || thread->ended; });
+    // The worker of the call before may have answered it and not yet let go of the channel.
+    thread->changed.wait(lock, [&] {
+      return (!thread->watcher_busy && !thread->in_call) || thread->interrupted || thread->ended;
+    });
     if (thread->ended) return call.abandon();
     if (thread->interrupted) return call.answer(kErestartnointr);
     if (!thread->guest->freezing) thread->in_call = true;

@@ -141,16 +141,15 @@ void Supervisor::build_guest(Reserve order) {
     return;
   }
   log_info("guest " + std::to_string(order.pid) + " did not start: " + done.error().message());
-  if (guest->outer_pid > 0) kill_guest(*guest);
+  guest->ended = true;
+  if (guest->outer_pid > 0) syscall(SYS_pidfd_send_signal, guest->pidfd.get(), SIGKILL, nullptr, 0);
   for (Tracee& tracee : building.tracees)
     while (tracee.attached()) {
       auto stop = tracee.wait_stop(1000);
       if (!stop || stop->gone()) break;
     }
-  if (find_guest(order.pid) == guest)
-    drop_guest(guest);
-  else
-    forget_hello(guest->token);
+  if (guest->outer_pid > 0) drop_guest(guest);
+  forget_hello(guest->token);
   if (done.error().code != ECANCELED) send_failed(order.pid, done.error());
 }
 

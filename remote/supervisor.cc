@@ -246,12 +246,7 @@ void Supervisor::kill_guest(Guest& guest) {
 }
 
 void Supervisor::drop_guest(const std::shared_ptr<Guest>& guest) {
-  {
-    std::unique_lock lock(registry_mutex_);
-    auto found = guests_.find(guest->pid);
-    if (found == guests_.end() || found->second != guest) return;  // somebody else is at it
-    guests_.erase(found);
-  }
+  if (guest->dropped.exchange(true)) return;  // somebody else is at it
   kill_guest(*guest);
   std::vector<std::shared_ptr<GuestThread>> threads;
   {
@@ -272,8 +267,11 @@ void Supervisor::drop_guest(const std::shared_ptr<Guest>& guest) {
   note_guest(*guest, "gone");
   ProcessRef gone{.pid = guest->pid, .epoch = guest->epoch};
   send_control(ControlType::kGone, encode_message(gone));
+  // Only now may the same pid come again.
   std::unique_lock lock(registry_mutex_);
   reaped_.erase(guest->pid);
+  auto found = guests_.find(guest->pid);
+  if (found != guests_.end() && found->second == guest) guests_.erase(found);
   registry_changed_.notify_all();
 }
 
