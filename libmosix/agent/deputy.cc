@@ -351,7 +351,9 @@ struct KernelSigaction {
   constexpr int64_t kGraceSeconds = 15;
   store_release(&slot->state, static_cast<uint32_t>(why));
   int64_t wait[2] = {kGraceSeconds, 0};
-  while (raw_syscall(__NR_nanosleep, address_of(wait), address_of(wait)) != 0) {
+  // Not nanosleep: interrupted, it would overwrite the thread's restart block, which is the guest's. ppoll has none,
+  // and counts what is left down in place.
+  while (raw_syscall(__NR_ppoll, 0, 0, address_of(wait), 0, 8) != 0) {
   }
   for (;;) raw_syscall(__NR_kill, static_cast<uint64_t>(raw_syscall(__NR_getpid)), 9);
 }

@@ -123,7 +123,8 @@ TEST_CASE("python goes out and home") {
   FakeSupervisor node("node2");
   mosixd.add_node(node);
   Child child({"/bin/sh", "-c",
-               "exec python3 -uc 'import sys\nprint(\"ready\")\nn=0\nfor line in sys.stdin:\n"
+               "p=/usr/bin/python3; [ -x $p ] || p=python3; exec $p -uc 'import "
+               "sys\nprint(\"ready\")\nn=0\nfor line in sys.stdin:\n"
                "  n+=sum(i*i for i in range(1000)); print(n, 0, 0)'"});
   ready(child);
   for (int i = 1; i <= 20; ++i) {
