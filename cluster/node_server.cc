@@ -5,6 +5,9 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
+#include <algorithm>
+#include <atomic>
+
 #include "cluster/away_side.h"
 #include "libmosix/common/log.h"
 #include "libmosix/common/net.h"
@@ -21,8 +24,9 @@ constexpr int kAcceptsPerTurn = 32;
 void set_low_water(int fd, int bytes) { setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &bytes, sizeof bytes); }
 
 /// In a worker: membership first, then the one request.
-Result<ControlMessage> prove_and_read(int fd, const Secret& key) {
+Result<ControlMessage> prove_and_read(int fd, const Secret& key, std::atomic<bool>& proven) {
   TRY([[maybe_unused]] Secret session, prove_as_server(fd, key, kHandshakeLimitMs));
+  proven = true;
   set_receive_timeout(fd, kHandshakeLimitMs);
   TRY(ControlMessage request, receive_control(fd));
   set_receive_timeout(fd, 0);
@@ -37,7 +41,9 @@ struct NodeServer::Pending {
   PendingList::iterator place;
   EventLoop::TimerId deadline = 0;
   bool proving = false;
-  bool late = false;  ///< cut off by the deadline while a worker had it
+  int64_t began_ms = 0;             ///< of the proof
+  std::atomic<bool> proven{false};  ///< set by the worker: a member, whose request is being read
+  bool late = false;                ///< cut off while a worker had it
 };
 
 NodeServer::NodeServer(Context& context, AwaySide& away) : context_(context), away_(away) {}
@@ -50,6 +56,7 @@ Status NodeServer::start() {
 }
 
 void NodeServer::stop() {
+  context_.loop->cancel(relief_);
   if (listener_) context_.loop->forget(listener_.get());
   listener_.reset();
   while (!pending_.empty()) {
@@ -114,24 +121,39 @@ void NodeServer::greeted(const std::shared_ptr<Pending>& pending) {
   set_low_water(pending->fd.get(), 1);
   if (proofs_.size() < kMaxProofs) return begin_proof(pending);
   ready_.push_back(pending);
-  cut_off_oldest_proof();
+  relieve();
 }
 
-/// Its worker finds the connection ended, and makes room for one that waits.
-void NodeServer::cut_off_oldest_proof() {
+/// Cuts off as many old proofs as there are connections that wait for a worker. The worker of such a proof
+/// finds its connection ended, and finish() goes on with the next.
+void NodeServer::relieve() {
+  auto is_late = [](const std::shared_ptr<Pending>& proof) { return proof->late; };
+  size_t coming = static_cast<size_t>(std::count_if(proofs_.begin(), proofs_.end(), is_late));
   for (const std::shared_ptr<Pending>& proof : proofs_) {
-    if (proof->late) continue;
+    if (coming >= ready_.size()) return;
+    if (proof->late || proof->proven) continue;
+    int64_t left_ms = proof->began_ms + kProofGraceMs - steady_ms();
+    if (left_ms > 0) {
+      if (relief_ != 0) return;
+      relief_ = context_.loop->after(static_cast<int>(left_ms), [this] {
+        relief_ = 0;
+        relieve();
+      });
+      return;
+    }
     proof->late = true;
     shutdown(proof->fd.get(), SHUT_RDWR);
-    return;
+    ++coming;
   }
 }
 
 void NodeServer::begin_proof(const std::shared_ptr<Pending>& pending) {
   pending->proving = true;
+  pending->began_ms = steady_ms();
   proofs_.push_back(pending);
   bool started = context_.workers.start([this, pending, key = context_.key, loop = context_.loop] {
-    auto request = std::make_shared<Result<ControlMessage>>(prove_and_read(pending->fd.get(), key));
+    auto request =
+        std::make_shared<Result<ControlMessage>>(prove_and_read(pending->fd.get(), key, pending->proven));
     loop->post([this, pending, request] { finish(pending, std::move(*request)); });
   });
   if (started) return;
@@ -146,6 +168,7 @@ void NodeServer::finish(const std::shared_ptr<Pending>& pending, Result<ControlM
     std::shared_ptr<Pending> next = ready_.front();
     ready_.pop_front();
     begin_proof(next);
+    relieve();
   }
   if (pending->place == pending_.end()) return;  // dropped meanwhile, mosixd is ending
   if (!request)

@@ -5,8 +5,8 @@
 //   answered  back in the loop: a ping gets its answer, a family's connection goes to its supervisor.
 // The whole way has one deadline, and the table a bound: when it is full, the oldest silent one goes, so
 // that a flood of strangers delays a member by one connection and no more. The same holds for strangers who
-// greet and then say nothing: when all places for proofs are taken, the oldest proof is cut off, since a
-// member's takes milliseconds.
+// greet and then say nothing: when all places for proofs are taken, the oldest is cut off once it has had a
+// quarter of a second, since a member's takes milliseconds.
 #pragma once
 
 #include <list>
@@ -23,6 +23,8 @@ class AwaySide;
 inline constexpr size_t kMaxPendingConnections = 256;
 /// Proofs at a time, a thread each: half of kMaxWorkers, the other half dials.
 inline constexpr size_t kMaxProofs = 96;
+/// What a proof has before it may be cut off in favour of one that waits.
+inline constexpr int kProofGraceMs = 250;
 /// From accept to request. Members need two round trips; a node at the other end of the world a second.
 inline constexpr int kHandshakeLimitMs = 5000;
 
@@ -42,7 +44,7 @@ class NodeServer {
   void make_room();
   void greeted(const std::shared_ptr<Pending>& pending);
   void begin_proof(const std::shared_ptr<Pending>& pending);
-  void cut_off_oldest_proof();
+  void relieve();
   void finish(const std::shared_ptr<Pending>& pending, Result<ControlMessage> request);
   void answer(Pending& pending, const ControlMessage& request);
   void drop(const std::shared_ptr<Pending>& pending);
@@ -55,6 +57,7 @@ class NodeServer {
   PendingList pending_;                         ///< oldest first
   std::list<std::shared_ptr<Pending>> proofs_;  ///< with a worker, oldest first
   std::list<std::shared_ptr<Pending>> ready_;   ///< greeted, waiting for a worker
+  EventLoop::TimerId relief_ = 0;               ///< 0: not set
   int64_t log_window_ms_ = 0;
   int logged_in_window_ = 0, unlogged_ = 0;
 };

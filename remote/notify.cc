@@ -4,6 +4,7 @@
 //
 // Blocking calls were measured faster here than a loop: guest, worker and deputy hand over to one another, and
 // with SYNC_WAKE_UP on the same processor.
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -31,39 +32,49 @@ uint64_t now_ns(clockid_t clock) {
 
 }  // namespace
 
+/// The listener of one filter, with the workers that serve it. Closed when the last of them leaves: then no
+/// guest uses the filter any more.
+struct Supervisor::Listener {
+  explicit Listener(int listener) : fd(listener) {}
+  UniqueFd fd;
+  std::mutex mutex;
+  int idle = 0;  ///< workers that wait for a notification
+};
+
 void Supervisor::start_workers(int listener) {
   if (feature_enabled("sync_wake_up")) ioctl(listener, MOSIX_NOTIF_SET_FLAGS, kSyncWakeUp);
-  std::thread([this, listener] { work(listener); }).detach();
+  auto shared = std::make_shared<Listener>(listener);
+  std::thread([this, shared] { work(shared); }).detach();
 }
 
-void Supervisor::work(int listener) {
-  static std::mutex idle_mutex;
-  static std::map<int, int> idle_workers;  // by listener: workers that wait for a notification
+void Supervisor::work(std::shared_ptr<Listener> listener) {
   {
-    std::lock_guard lock(idle_mutex);
-    ++idle_workers[listener];
+    std::lock_guard lock(listener->mutex);
+    ++listener->idle;
   }
   for (;;) {
     seccomp_notif notification{};
-    if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &notification) != 0) {
-      // ENOENT: the thread was killed before we could look. Anything else: no guest uses the filter any more.
-      if (errno == EINTR || errno == ENOENT) continue;
+    if (ioctl(listener->fd.get(), SECCOMP_IOCTL_NOTIF_RECV, &notification) != 0) {
+      if (errno == EINTR) continue;
+      // ENOENT: the thread was killed before we could look, or nobody uses the filter any more.
+      pollfd state{listener->fd.get(), POLLIN, 0};
+      if (errno == ENOENT && poll(&state, 1, 0) >= 0 && (state.revents & POLLHUP) == 0) continue;
       return;
     }
     bool start_another;
     {
-      std::lock_guard lock(idle_mutex);
-      start_another = --idle_workers[listener] == 0;
+      std::lock_guard lock(listener->mutex);
+      start_another = --listener->idle == 0;
     }
     if (start_another) std::thread([this, listener] { work(listener); }).detach();
     {
-      PendingCall call(listener, notification);
+      PendingCall call(listener->fd.get(), notification);
       serve_call(call);
     }
-    std::lock_guard lock(idle_mutex);
+    std::lock_guard lock(listener->mutex);
     // Two may wait; more are left over from a burst.
-    if (idle_workers[listener] >= 2) return;
-    ++idle_workers[listener];
+    if (listener->idle >= 2) return;
+    ++listener->idle;
   }
 }
 

@@ -102,7 +102,8 @@ class Supervisor {
 
   // --- notify.cc
   void start_workers(int listener);
-  void work(int listener);
+  struct Listener;
+  void work(std::shared_ptr<Listener> listener);
   void serve_call(PendingCall& call);
   void serve_led_call(GuestThread& thread, PendingCall& call);
   void dispatch(GuestThread& thread, PendingCall& call, const SyscallRow& row);

@@ -387,7 +387,7 @@ class Users(unittest.TestCase):
             one = cluster.node(1, preexec=become)
             two = cluster.node(2, preexec=become)
             for node in (one, two):
-                for path in (node.dir, node.etc, os.path.join(node.etc, "mosix.key")):
+                for path in (node.dir, node.etc, os.path.join(node.etc, "cluster.key")):
                     os.chown(path, NOBODY, NOBODY)
                 node.start()
             self.assertEqual(one.ask(op="status")["uid"], NOBODY)

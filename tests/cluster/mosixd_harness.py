@@ -60,7 +60,7 @@ class Node:
         self.run_dir, self.etc = os.path.join(self.dir, "run"), os.path.join(self.dir, "etc")
         os.makedirs(self.etc)
         os.chmod(self.dir, 0o777)
-        self.write("mosix.key", key + "\n", 0o600)
+        self.write("cluster.key", key + "\n", 0o600)
         self.write("mosix.map", f"# the test's nodes\n1 127.0.0.1 {cluster.count}\n")
         basic = f'node_name = "{self.name}"\nlisten = "{self.address}"\nport = {cluster.port}\n'
         if "allow_root_guests" not in settings:

@@ -255,7 +255,8 @@ class Members(unittest.TestCase):
     def test_many_at_once(self):
         with Cluster(2) as cluster:
             two = cluster.node(2).start()
-            connections = [two.dial() for _ in range(100)]
+            # Fewer than the places for proofs: each of these is held half-way until the last has come so far.
+            connections = [two.dial() for _ in range(80)]
             for s in connections:
                 s.settimeout(harness.LIMIT_S)
                 self.assertTrue(prove(s))

@@ -83,7 +83,7 @@ class Check(ToolTest):
         return {finding["feature"]: finding for finding in report["findings"]}
 
     def make_key(self, mode=0o600):
-        path = os.path.join(self.scratch, "key")
+        path = os.path.join(self.scratch, "cluster.key")
         with open(path, "w", encoding="ascii") as file:
             file.write(self.run_tool("mosctl", "key").stdout)
         os.chmod(path, mode)
@@ -118,7 +118,7 @@ class Check(ToolTest):
     def test_key(self):
         self.assertIn("mosctl key", self.findings()["cluster key"]["cure"])
         self.make_key(0o644)
-        self.assertEqual(self.findings()["cluster key"]["cure"], f"chmod 600 {self.scratch}/key")
+        self.assertEqual(self.findings()["cluster key"]["cure"], f"chmod 600 {self.scratch}/cluster.key")
         self.make_key()
         self.assertTrue(self.findings()["cluster key"]["ok"])
 
