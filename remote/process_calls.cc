@@ -10,6 +10,7 @@
 #include "libmosix/agent/agent.h"
 #include "libmosix/common/log.h"
 #include "libmosix/common/membership.h"
+#include "libmosix/common/net.h"
 #include "libmosix/process/proc_stat.h"
 #include "remote/supervisor.h"
 
@@ -339,12 +340,16 @@ void Supervisor::exit_thread(GuestThread& thread, PendingCall& call) {
     }
   }
   drop_thread(self);
+  send_frame(thread.channel.get(), FrameType::kExit, guest, 0, 0, &order, sizeof order);
+  // Its slot at home is free when it has shut its channel: what runs after that needs no stack.
+  set_receive_timeout(thread.channel.get(), kStageTimeoutMs);
+  while (receive_frame(thread.channel.get(), thread.inbox)) {
+  }
   {
     std::lock_guard lock(guest.mutex);
     guest.threads.erase(thread.tid);
     guest.slots.erase(thread.slot);
   }
-  send_frame(thread.channel.get(), FrameType::kExit, guest, 0, 0, &order, sizeof order);
   std::lock_guard lock(thread.mutex);
   thread.ended = true;
 }

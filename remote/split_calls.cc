@@ -101,7 +101,7 @@ void Supervisor::split_call(GuestThread& thread, PendingCall& call, const Syscal
       return call.let_run_here();
     case Split::kTimes: return times(thread, call, row);
     case Split::kRestart: return restart(thread, call);
-    case Split::kRlimit: return forward_call(thread, call, row);
+    case Split::kRlimit: return set_limit(thread, call, row);
     case Split::kPrctl: return forward_then_run_here(thread, call, row);
     case Split::kMemory: return judge_memory_call(thread, call, row);
     case Split::kNone: break;
@@ -140,6 +140,28 @@ void Supervisor::forward_then_run_here(GuestThread& thread, PendingCall& call, c
   if (!plan) return bring_home(thread, call, std::string(row.name));
   Answer here = Answer::here();
   while (!finish_call(thread, call, *plan, exchange(thread, *plan), &here)) {
+  }
+}
+
+/// Limits are home's. Those on what is used up here (processor time, address space) are set on the remote as well.
+void Supervisor::set_limit(GuestThread& thread, PendingCall& call, const SyscallRow& row) {
+  const auto& args = call.args();
+  Guest& guest = *thread.guest;
+  bool prlimit_call = row.number == SYS_prlimit64;
+  bool own = !prlimit_call || args[0] == 0 || static_cast<int>(args[0]) == guest.pid;
+  auto resource = static_cast<int>(args[prlimit_call ? 1 : 0]);
+  uint64_t address = row.number == SYS_getrlimit ? 0 : args[prlimit_call ? 2 : 1];
+  struct rlimit limit {};
+  NotifiedMemory memory(guest.outer_pid);
+  bool counts_here = resource == RLIMIT_CPU || resource == RLIMIT_AS || resource == RLIMIT_DATA || resource == RLIMIT_STACK;
+  bool sets = own && counts_here && address != 0 && memory.read(address, &limit, sizeof limit).has_value();
+  Result<CallPlan> plan = plan_call(row, args, memory);
+  if (!plan) return bring_home(thread, call, std::string(row.name));
+  for (;;) {
+    Result<CallReply> reply = exchange(thread, *plan);
+    if (sets && reply && reply->verdict == Verdict::kDone && reply->result == 0)
+      prlimit(guest.outer_pid, static_cast<__rlimit_resource>(resource), &limit, nullptr);
+    if (finish_call(thread, call, *plan, reply)) return;
   }
 }
 

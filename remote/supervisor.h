@@ -130,6 +130,7 @@ class Supervisor {
 
   // --- split_calls.cc
   void split_call(GuestThread& thread, PendingCall& call, const SyscallRow& row);
+  void set_limit(GuestThread& thread, PendingCall& call, const SyscallRow& row);
   void set_action(GuestThread& thread, PendingCall& call, const SyscallRow& row);
   void set_mask(GuestThread& thread, PendingCall& call);
   void return_from_handler(GuestThread& thread, PendingCall& call);

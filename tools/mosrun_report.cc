@@ -1,6 +1,6 @@
 // The parent that `mosrun --report` leaves behind. At home the kernel counts only what the deputies do: the
 // time that a program computes away is in no rusage of its parent, and cannot be put there. mosixd knows it
-// process by process, so it is asked while they run, once a second, and once more at the end.
+// process by process, so it is asked while they run, at last once a second, and once more at the end.
 
 #include "tools/mosrun_report.h"
 
@@ -23,6 +23,8 @@
 namespace mosix {
 namespace {
 
+/// The first question comes soon, for programs that end soon; then twice as long each time.
+constexpr int kFirstSampleMs = 20;
 constexpr int kSampleMs = 1000;
 constexpr int kSampleLimitMs = 2000;
 
@@ -97,8 +99,8 @@ class AwayTime {
 void watch(pid_t child, AwayTime& away) {
   UniqueFd handle(static_cast<int>(syscall(SYS_pidfd_open, child, 0)));
   pollfd item{handle.get(), POLLIN, 0};
-  for (;;) {
-    int ready = handle ? poll(&item, 1, kSampleMs) : 1;
+  for (int wait_ms = kFirstSampleMs;; wait_ms = std::min(2 * wait_ms, kSampleMs)) {
+    int ready = handle ? poll(&item, 1, wait_ms) : 1;
     if (ready > 0) break;
     if (ready == 0) away.sample();
   }

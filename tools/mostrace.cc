@@ -177,14 +177,12 @@ class Command {
       sigprocmask(SIG_UNBLOCK, &signals, nullptr);
       become_mosrun(options, gate.get());
     }
-    command.handle_.reset(static_cast<int>(syscall(SYS_pidfd_open, command.pid_, 0)));
     return command;
   }
   void go() {
     if (::write(gate_.get(), "g", 1) == 1) gate_.reset();
   }
   int pid() const { return pid_; }
-  int handle() const { return handle_.get(); }
   void end() { kill(pid_, SIGKILL); }
   /// Waits for its end; the exit status as a shell has it.
   int status() {
@@ -211,7 +209,7 @@ class Command {
   }
 
   int pid_ = 0;
-  UniqueFd gate_, handle_;
+  UniqueFd gate_;
 };
 
 /// Follows the stream of one process, or of it and what descends from it.
@@ -225,7 +223,7 @@ class Tracer {
     Json event = Json::parse(line, nullptr, false);
     if (!event.is_object()) return;
     std::string kind = field_text(event, "event", "trace");
-    if (kind == "gone") return note_gone(static_cast<int>(field_integer(event, "pid")));
+    if (kind == "gone") return;  // ends are heard from the processes themselves: events may follow this one
     if (kind == "lost") return note_lost(event);
     if (kind != "trace" || !is_wanted(static_cast<int>(field_integer(event, "pid")))) return;
     note_children(event);
@@ -236,8 +234,12 @@ class Tracer {
       output_.write(trace_line(event, options_.style));
   }
 
-  /// Nobody is left whose calls could come.
-  bool all_gone() const { return wanted_.empty(); }
+  /// The root has ended. True if nobody else is left whose calls could come.
+  bool is_last() {
+    wanted_.erase(root_);
+    std::erase_if(wanted_, [](int pid) { return kill(pid, 0) != 0 && errno == ESRCH; });
+    return wanted_.empty();
+  }
 
   void finish() {
     if (!options_.count) return;
@@ -260,10 +262,6 @@ class Tracer {
     if (result > 0 && (name == "fork" || name == "vfork" || name == "clone" || name == "clone3"))
       wanted_.insert(static_cast<int>(result));
   }
-  void note_gone(int pid) {
-    wanted_.erase(pid);
-    others_.erase(pid);
-  }
   void note_lost(const Json& event) {
     fmt::print(stderr, "mostrace: {} calls were too many to be shown\n", field_integer(event, "count"));
   }
@@ -282,23 +280,21 @@ sigset_t ending_signals() {
   return set;
 }
 
-enum class Ended { kAllGone, kCommand, kSignal, kBroken };
+enum class Ended { kByItself, kSignal, kBroken };
 
-/// The loop: events, the command's end, a signal. Signals of the terminal reach a command by themselves, so
-/// only with -p do they end the trace; what is sent to mostrace alone goes on to the command.
-Ended follow(ControlClient& daemon, Tracer& tracer, Command* command, int signals) {
-  bool command_ended = false;
+/// The loop: events, the end of the traced process, a signal. Signals of the terminal reach a command by
+/// themselves, so only with -p do they end the trace; what is sent to mostrace alone goes on to the command.
+Ended follow(ControlClient& daemon, Tracer& tracer, Command* command, int process, int signals) {
+  bool process_ended = process < 0;
   for (;;) {
     // Events that came in one piece with an earlier line wait in the buffer, where poll does not see them.
     while (daemon.has_buffered_line()) tracer.handle(*daemon.next_line(0));
-    if (tracer.all_gone()) return Ended::kAllGone;
-    pollfd items[3] = {{daemon.fd(), POLLIN, 0},
-                       {signals, POLLIN, 0},
-                       {command && !command_ended ? command->handle() : -1, POLLIN, 0}};
-    int ready = poll(items, 3, command_ended ? kDrainMs : -1);
+    pollfd items[3] = {
+        {daemon.fd(), POLLIN, 0}, {signals, POLLIN, 0}, {process_ended ? -1 : process, POLLIN, 0}};
+    int ready = poll(items, 3, process_ended ? kDrainMs : -1);
     if (ready < 0 && errno != EINTR) return Ended::kBroken;
-    if (ready == 0) return Ended::kCommand;
-    if (ready < 0) continue;
+    if (ready == 0 && tracer.is_last()) return Ended::kByItself;
+    if (ready <= 0) continue;
     if (items[0].revents != 0) {
       auto line = daemon.next_line(0);
       if (line)
@@ -312,7 +308,7 @@ Ended follow(ControlClient& daemon, Tracer& tracer, Command* command, int signal
       if (command == nullptr) return Ended::kSignal;
       if (info.ssi_code <= 0) kill(command->pid(), static_cast<int>(info.ssi_signo));
     }
-    if (items[2].revents != 0) command_ended = true;
+    if (items[2].revents != 0) process_ended = true;
   }
 }
 
@@ -342,6 +338,7 @@ int trace(const Options& options) {
     command = std::move(*started);
   }
   int root = command ? command->pid() : options.pid;
+  UniqueFd process(static_cast<int>(syscall(SYS_pidfd_open, root, 0)));
   auto daemon = subscribe(options, root);
   if (!daemon) {
     if (command) command->end(), command->status();
@@ -349,7 +346,7 @@ int trace(const Options& options) {
   }
   if (command) command->go();
   Tracer tracer(options, *output, root);
-  Ended ended = follow(*daemon, tracer, command ? &*command : nullptr, signal_fd.get());
+  Ended ended = follow(*daemon, tracer, command ? &*command : nullptr, process.get(), signal_fd.get());
   if (ended == Ended::kBroken) fmt::print(stderr, "mostrace: mosixd broke off: the trace ends here\n");
   int status = command ? command->status() : ended == Ended::kBroken ? kExitBadReply : kExitDone;
   tracer.finish();

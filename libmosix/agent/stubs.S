@@ -55,10 +55,10 @@ agent_led_trap:
         .text
         .globl agent_call, agent_call_check, agent_call_syscall, agent_call_end, agent_call_abort
         .globl agent_enter, agent_enter_check, agent_enter_syscall, agent_enter_end, agent_enter_abort
-        .globl agent_restorer, agent_clone
+        .globl agent_restorer, agent_clone, agent_exit
         .hidden agent_call, agent_call_check, agent_call_syscall, agent_call_end, agent_call_abort
         .hidden agent_enter, agent_enter_check, agent_enter_syscall, agent_enter_end, agent_enter_abort
-        .hidden agent_restorer, agent_clone
+        .hidden agent_restorer, agent_clone, agent_exit
 
 # int64_t agent_call(AgentSlot*): the forwarded call.
 agent_call:
@@ -118,6 +118,16 @@ agent_restorer:
         movl    $15, %eax
         syscall
         ud2
+
+# void agent_exit(number, status): without a stack. By the time the away side hears that the channel is shut,
+# it may give this thread's slot to a new one.
+agent_exit:
+        movq    %rdi, %rbx
+        movq    %rsi, %r12
+1:      movq    %rbx, %rax
+        movq    %r12, %rdi
+        syscall
+        jmp     1b
 
 # int64_t agent_clone(flags, stack_top, child_slot): the child starts as a deputy on its slot.
 agent_clone:

@@ -10,6 +10,9 @@
 // Vectors of pointers are in call_plan_vectors.cc, structures with pointers inside in call_plan_nested.cc.
 #include <sys/syscall.h>
 
+#include <algorithm>
+#include <numeric>
+
 #include "libmosix/syscalls/call_planner.h"
 
 namespace mosix {
@@ -56,6 +59,23 @@ std::vector<uint8_t> CallPlan::frame_body() const {
   return bytes;
 }
 
+/// The deputy moves the outs together in front, so they have to ascend: what is filled in place (in and out)
+/// lies before what is only filled, whatever the order of the arguments.
+void ScratchLayout::put_outs_in_order() {
+  std::vector<size_t> order(plan_.outs.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return plan_.outs[a].offset < plan_.outs[b].offset; });
+  std::vector<OutRegion> outs;
+  std::vector<OutDestination> destinations;
+  for (size_t i : order) {
+    outs.push_back(plan_.outs[i]);
+    destinations.push_back(plan_.destinations[i]);
+  }
+  plan_.outs = std::move(outs);
+  plan_.destinations = std::move(destinations);
+}
+
 Result<CallPlan> ScratchLayout::finish(uint32_t number) {
   plan_.body.number = number;
   plan_.body.in_bytes = static_cast<uint32_t>(plan_.scratch.size());
@@ -75,6 +95,7 @@ Result<CallPlan> ScratchLayout::finish(uint32_t number) {
   for (const Pointer& pointer : word_pointers_)
     plan_.relocs.push_back(Reloc{pointer.from, rooms_[pointer.room].offset});
   for (size_t i = 0; i < plan_.outs.size(); ++i) plan_.outs[i].offset += rooms_[region_rooms_[i]].offset;
+  put_outs_in_order();
   plan_.body.reloc_count = static_cast<uint32_t>(plan_.relocs.size());
   plan_.body.out_count = static_cast<uint32_t>(plan_.outs.size());
   return std::move(plan_);

@@ -76,6 +76,7 @@ class ScratchLayout {
   Result<CallPlan> finish(uint32_t number);
 
  private:
+  void put_outs_in_order();
   struct Place {
     uint32_t offset;
     uint32_t out_bytes;  ///< 0: an in room

@@ -12,6 +12,7 @@ import unittest
 from standin import TIMEOUT, ToolTest, refusal
 
 
+# Above every pid_max: these processes are nowhere, so that a trace ends when nothing more comes.
 def event(pid, number, text, result="0", value=0, **more):
     line = {"event": "trace", "pid": pid, "tid": pid, "number": number, "args": [0] * 6, "result": value,
             "answered_by": "home", "started_ns": 3661_000_123_456, "round_trip_ns": 45_000, "home_ns": 33_000,
@@ -20,24 +21,24 @@ def event(pid, number, text, result="0", value=0, **more):
     return line
 
 
-OPEN = event(4711, 257, 'openat(AT_FDCWD, "/etc/motd", O_RDONLY)', "3", 3)
-READ = event(4711, 0, 'read(3, "hello\\n", 4096)', "6", 6, answered_by="cache", round_trip_ns=950, home_ns=0)
-MISS = event(4711, 262, 'newfstatat(AT_FDCWD, "/nope", 0x7ffe, 0)', "-1 ENOENT (No such file or directory)", -2,
+OPEN = event(4194711, 257, 'openat(AT_FDCWD, "/etc/motd", O_RDONLY)', "3", 3)
+READ = event(4194711, 0, 'read(3, "hello\\n", 4096)', "6", 6, answered_by="cache", round_trip_ns=950, home_ns=0)
+MISS = event(4194711, 262, 'newfstatat(AT_FDCWD, "/nope", 0x7ffe, 0)', "-1 ENOENT (No such file or directory)", -2,
              round_trip_ns=1_500_000)
-SOCKET = event(4711, 41, "socket(AF_INET, SOCK_STREAM, 0)", "4", 4, tid=4712)
-FORK = event(4711, 57, "fork()", "4800", 4800, answered_by="split")
-CHILD = event(4800, 39, "getpid()", "4800", 4800, answered_by="here", round_trip_ns=12_345)
+SOCKET = event(4194711, 41, "socket(AF_INET, SOCK_STREAM, 0)", "4", 4, tid=4194712)
+FORK = event(4194711, 57, "fork()", "4194800", 4194800, answered_by="split")
+CHILD = event(4194800, 39, "getpid()", "4194800", 4194800, answered_by="here", round_trip_ns=12_345)
 STRANGER = event(9, 39, "getpid()", "9", 9)
-GONE = {"event": "gone", "pid": 4711}
+GONE = {"event": "gone", "pid": 4194711}
 
 ALL = [OPEN, READ, MISS, SOCKET, FORK, CHILD, STRANGER]
 LINES = {
-    "open": '[4711] openat(AT_FDCWD, "/etc/motd", O_RDONLY) = 3 <home 45us>',
-    "read": '[4711] read(3, "hello\\n", 4096) = 6 <cache 950ns>',
-    "miss": '[4711] newfstatat(AT_FDCWD, "/nope", 0x7ffe, 0) = -1 ENOENT (No such file or directory) <home 1.5ms>',
-    "socket": "[4711/4712] socket(AF_INET, SOCK_STREAM, 0) = 4 <home 45us>",
-    "fork": "[4711] fork() = 4800 <split 45us>",
-    "child": "[4800] getpid() = 4800 <here 12us>",
+    "open": '[4194711] openat(AT_FDCWD, "/etc/motd", O_RDONLY) = 3 <home 45us>',
+    "read": '[4194711] read(3, "hello\\n", 4096) = 6 <cache 950ns>',
+    "miss": '[4194711] newfstatat(AT_FDCWD, "/nope", 0x7ffe, 0) = -1 ENOENT (No such file or directory) <home 1.5ms>',
+    "socket": "[4194711/4194712] socket(AF_INET, SOCK_STREAM, 0) = 4 <home 45us>",
+    "fork": "[4194711] fork() = 4194800 <split 45us>",
+    "child": "[4194800] getpid() = 4194800 <here 12us>",
 }
 
 
@@ -56,7 +57,7 @@ class MostraceTest(ToolTest):
 
     def trace(self, *words, events=None, end=GONE):
         self.standin.answers["trace"] = stream(ALL if events is None else events, end)
-        return self.mostrace(*words, "-p", 4711)
+        return self.mostrace(*words, "-p", 4194711)
 
     def expect_lines(self, result, *names):
         self.expect(result, 0, "")
@@ -67,11 +68,11 @@ class Attached(MostraceTest):
     def test_lines(self):
         self.expect_lines(self.trace(), "open", "read", "miss", "socket", "fork")
         self.assertEqual(self.standin.requests,
-                         [{"op": "trace", "pid": 4711, "on": True, "follow": False, "stacks": False}])
+                         [{"op": "trace", "pid": 4194711, "on": True, "follow": False, "stacks": False}])
 
     def test_follow(self):
         """The child is known from its parent's fork; other processes of the family are not shown."""
-        end = {"event": "gone", "pid": 4800}
+        end = {"event": "gone", "pid": 4194800}
         result = self.trace("-f", events=ALL + [GONE], end=end)
         self.expect_lines(result, "open", "read", "miss", "socket", "fork", "child")
         self.assertTrue(self.standin.requests[0]["follow"])
@@ -134,10 +135,10 @@ class Attached(MostraceTest):
         self.expect(self.trace("-o", "/dev/full"), 1, "", "could not be written")
 
     def test_odd_events(self):
-        odd = [3, [], {}, {"event": "trace"}, {"event": "trace", "pid": 4711}, dict(OPEN, text=4, result_text=None, round_trip_ns="x"),
+        odd = [3, [], {}, {"event": "trace"}, {"event": "trace", "pid": 4194711}, dict(OPEN, text=4, result_text=None, round_trip_ns="x"),
                dict(OPEN, text="evil\x1b[2J()"), {"event": "lost", "count": 12}]
         self.standin.answers["trace"] = stream(odd)
-        result = self.mostrace("-p", 4711)
+        result = self.mostrace("-p", 4194711)
         self.expect(result, 0, "", "mostrace: 12 calls were too many to be shown\n")
         self.assertNotIn("\x1b", result.stderr)
         self.assertIn("openat(?) = 3 <home 0ns>", result.stderr)
@@ -145,22 +146,22 @@ class Attached(MostraceTest):
     def test_failures(self):
         for code, exit_code in ((errno.ESRCH, 4), (errno.EPERM, 5), (errno.EINVAL, 1)):
             self.standin.answers["trace"] = refusal(code, "this is why")
-            self.expect(self.mostrace("-p", 4711), exit_code, "", "mostrace: this is why\n")
-        self.expect(self.mostrace("-p", 4711, env=self.nowhere()), 3, "", "no mosixd runs here")
+            self.expect(self.mostrace("-p", 4194711), exit_code, "", "mostrace: this is why\n")
+        self.expect(self.mostrace("-p", 4194711, env=self.nowhere()), 3, "", "no mosixd runs here")
         for words in ((), ("-p",), ("-p", "x"), ("-p", "0"), ("-p", 1, "true"), ("-p", 1, "-r", "node2"), ("-z",), ("--nonsense",)):
             with self.subTest(words=words):
                 self.expect(self.mostrace(*words), 2, "")
 
     def test_broken_stream(self):
         self.standin.answers["trace"] = lambda request, connection: b'{"ok":true}\n' + json.dumps(OPEN).encode() + b"\n"
-        result = self.mostrace("-p", 4711)
+        result = self.mostrace("-p", 4194711)
         self.expect(result, 7, "", LINES["open"])
         self.assertIn("mosixd broke off", result.stderr)
 
     def test_interrupt_ends_with_the_summary(self):
         self.standin.answers["trace"] = stream([OPEN], end=None)
         path = os.path.join(self.scratch, "trace")
-        process = subprocess.Popen(["mostrace", "-p", "4711", "-t", "-c", "-o", path], env=self.environment(),
+        process = subprocess.Popen(["mostrace", "-p", str(os.getpid()), "-t", "-c", "-o", path], env=self.environment(),
                                    stderr=subprocess.PIPE, text=True)
         self.addCleanup(process.kill)
         self.standin.wait_for(lambda s: s.asked("trace"))
@@ -192,7 +193,7 @@ class Commands(MostraceTest):
     def test_command(self):
         result = self.mostrace("-r", "node2", "sh", "-c", "echo out; exit 3")
         self.expect(result, 3, "out\n")
-        self.assertEqual(result.stderr, LINES["open"].replace("4711", str(self.pid)) + "\n")
+        self.assertEqual(result.stderr, LINES["open"].replace("4194711", str(self.pid)) + "\n")
         self.assertEqual([request["op"] for request in self.standin.requests][:2], ["trace", "run"])
         self.assertEqual(self.standin.requests[1]["node"], "node2")
 
