@@ -54,19 +54,12 @@ class Lab:
         return float(self.output(node, *words).split()[-1])
 
     def start(self, node, *words):
-        """A program that speaks by lines; returns when it has said "ready"."""
+        """A program that speaks by lines, once it has said "ready", and its number in the node if it says that."""
         process = subprocess.Popen(self.on(node, *words), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        expect(process, 'ready')
-        return process
-
-    def processes(self):
-        return [row for row in json.loads(self.output(HOME, 'mosps', '--json')) if not row.get('foreign')]
-
-    def only_process(self, name):
-        rows = [row for row in self.processes() if name in row.get('program', '')]
-        if len(rows) != 1:
-            raise RuntimeError(f'expected one process {name}, there are {rows}')
-        return rows[0]['pid']
+        said = process.stdout.readline().split()
+        if said[:1] != ['ready']:
+            raise RuntimeError(f'{words} said {said}')
+        return process, int(said[1]) if len(said) > 1 else 0
 
     def migrate(self, pid, place):
         return json.loads(self.output(HOME, 'migrate', '--json', str(pid), place))
@@ -123,7 +116,7 @@ HOME_RUN = ('mosrun', '-h')
 
 def forward_backstop(lab):
     count = '2000'
-    server = lab.start(HOME, program('tcp'), 'serve', '17001')
+    server, _ = lab.start(HOME, program('tcp'), 'serve', '17001')
     try:
         forwarded, echo = in_turns(
             7,
@@ -162,11 +155,9 @@ def away_cpu(lab):
 
 def transfer(lab):
     megabytes = 100 if QUICK else 400
-    server = lab.start(AWAY, program('tcp', AWAY), 'serve', '17002')
-    holder = lab.start(HOME, *HOME_RUN, program('hold_memory'), str(megabytes))
+    server, _ = lab.start(AWAY, program('tcp', AWAY), 'serve', '17002')
+    holder, pid = lab.start(HOME, *HOME_RUN, program('hold_memory'), str(megabytes))
     try:
-        pid = lab.only_process('bench_hold_memory')
-
         def out():
             moved = lab.migrate(pid, AWAY)
             lab.migrate(pid, 'home')
@@ -183,9 +174,8 @@ def transfer(lab):
 
 
 def freeze_small(lab):
-    holder = lab.start(HOME, *HOME_RUN, program('hold_memory'), '1')
+    holder, pid = lab.start(HOME, *HOME_RUN, program('hold_memory'), '1')
     try:
-        pid = lab.only_process('bench_hold_memory')
         freezes = []
         for _ in range(7 if QUICK else 21):
             tell(holder, 'touch 1024', 'touched')
@@ -199,9 +189,8 @@ def freeze_small(lab):
 
 
 def memory_figure(lab, name, measure):
-    holder = lab.start(HOME, *HOME_RUN, program('hold_memory'), '8')
+    holder, pid = lab.start(HOME, *HOME_RUN, program('hold_memory'), '8')
     try:
-        pid = lab.only_process('bench_hold_memory')
         lab.migrate(pid, AWAY)
         tell(holder, 'check', 'intact')
         figure(name, measure(pid) / 1024, 'MiB')
@@ -233,10 +222,9 @@ def custodian_memory(lab):
 def round_trips(lab):
     """A 50 MB program of five threads that verify and change its memory all the time, out and back."""
     wanted = 100 if QUICK else int(os.environ.get('MOSIX_ROUND_TRIPS', '1000'))
-    holder = lab.start(HOME, *HOME_RUN, program('hold_memory'), '50', '4')
+    holder, pid = lab.start(HOME, *HOME_RUN, program('hold_memory'), '50', '4')
     done = 0
     try:
-        pid = lab.only_process('bench_hold_memory')
         for trip in range(wanted):
             for place in (AWAY, 'home'):
                 lab.migrate(pid, place)

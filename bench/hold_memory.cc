@@ -1,5 +1,5 @@
 // hold_memory MEGABYTES [THREADS]: fills memory with numbers that no compression makes smaller and says
-// "ready". Then, for each line on standard input: "touch N" writes to N kilobytes, "check" verifies
+// "ready PID". Then, for each line on standard input: "touch N" writes to N kilobytes, "check" verifies
 // everything and says "intact". With THREADS, each thread verifies and changes a share of it without end, and
 // a wrong number ends the program with status 3. At the end of the input it verifies, says "intact" and exits
 // with 0.
@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <thread>
@@ -93,7 +94,8 @@ int main(int argc, char** argv) {
   // The main thread reads; the last share has a worker only if there are threads at all.
   for (int t = 0; t < threads; ++t)
     workers.emplace_back([&, t] { work(shares[static_cast<size_t>(t)], stop); });
-  say("ready");
+  printf("ready %d\n", static_cast<int>(getpid()));
+  fflush(stdout);
   char line[64];
   uint64_t round = 1;
   while (fgets(line, sizeof line, stdin)) {

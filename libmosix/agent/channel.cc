@@ -388,4 +388,24 @@ void channel_close(AgentSlot* slot) {
   drop_ring(slot);
 }
 
+void channel_prepare_last_close(AgentSlot* slot) {
+  if (mode_is(slot, RingMode::kPlainSocket)) {
+    slot->enter_number = __NR_close;
+    slot->enter_args[0] = static_cast<uint64_t>(slot->socket);
+    return;
+  }
+  io_uring_sqe* sqe = next_sqe(slot);
+  sqe->opcode = IORING_OP_CLOSE;
+  sqe->file_index = 1;
+  sqe->user_data = kTagControl;
+  publish_sqe(slot);
+  slot->enter_number = __NR_io_uring_enter;
+  slot->enter_args[0] = slot->ring_index;
+  slot->enter_args[1] = unsubmitted(slot);
+  slot->enter_args[2] = 1;
+  slot->enter_args[3] = IORING_ENTER_GETEVENTS | IORING_ENTER_REGISTERED_RING;
+  slot->enter_args[4] = 0;
+  slot->enter_args[5] = 8;
+}
+
 }  // namespace mosix

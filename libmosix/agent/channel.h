@@ -23,4 +23,8 @@ int64_t channel_receive(AgentSlot* slot, void* data, size_t bytes);
 /// gives ring and socket back.
 void channel_close(AgentSlot* slot);
 
+/// Puts the call that closes the connection into slot->enter_number and enter_args, for agent_exit to make; the
+/// ring goes with the thread.
+void channel_prepare_last_close(AgentSlot* slot);
+
 }  // namespace mosix

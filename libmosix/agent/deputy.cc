@@ -14,7 +14,7 @@
 #pragma GCC visibility push(hidden)  // without it each address below would come from a GOT
 extern "C" int64_t agent_call(mosix::AgentSlot* slot);
 extern "C" int64_t agent_clone(uint64_t flags, uint64_t stack_top, uint64_t child_slot);
-extern "C" [[noreturn]] void agent_exit(uint64_t number, uint64_t status);
+extern "C" [[noreturn]] void agent_exit(mosix::AgentSlot* slot, uint64_t number, uint64_t status);
 extern "C" void agent_restorer();
 extern "C" const char agent_call_check[], agent_call_syscall[], agent_call_abort[];
 extern "C" const char agent_enter_check[], agent_enter_syscall[], agent_enter_abort[];
@@ -343,8 +343,8 @@ struct KernelSigaction {
 [[noreturn]] void leave(AgentSlot* slot, const ExitBody& order) {
   uint64_t everything = ~0ull;
   raw_syscall(__NR_rt_sigprocmask, kSigSetmask, address_of(&everything), 0, 8);
-  channel_close(slot);
-  agent_exit(order.whole_group != 0 ? __NR_exit_group : __NR_exit, static_cast<uint64_t>(order.status));
+  channel_prepare_last_close(slot);
+  agent_exit(slot, order.whole_group != 0 ? __NR_exit_group : __NR_exit, static_cast<uint64_t>(order.status));
 }
 
 /// No channel (any more). The custodian decides: back to home memory if nothing has happened away, or the

@@ -119,11 +119,21 @@ agent_restorer:
         syscall
         ud2
 
-# void agent_exit(number, status): without a stack. By the time the away side hears that the channel is shut,
-# it may give this thread's slot to a new one.
+# void agent_exit(AgentSlot*, number, status): the slot's prepared call, which closes the channel, then the
+# exit, without a stack: once the away side hears that the channel is closed, it may give this thread's slot to
+# a new one, and its stack is no more.
 agent_exit:
-        movq    %rdi, %rbx
-        movq    %rsi, %r12
+        movq    %rsi, %rbx
+        movq    %rdx, %r12
+        movq    %rdi, %rcx
+        movq    80(%rcx), %rax
+        movq    88(%rcx), %rdi
+        movq    96(%rcx), %rsi
+        movq    104(%rcx), %rdx
+        movq    112(%rcx), %r10
+        movq    120(%rcx), %r8
+        movq    128(%rcx), %r9
+        syscall
 1:      movq    %rbx, %rax
         movq    %r12, %rdi
         syscall
