@@ -1,7 +1,6 @@
 #include "deputy/custodian.h"
 
 #include <fcntl.h>
-#include <malloc.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -114,7 +113,6 @@ void Custodian::in_thread(std::function<void()> work) {
   }
   std::thread([this, work = std::move(work)] {
     work();
-    malloc_trim(0);
     std::lock_guard lock(mutex_);
     --threads_;
     wake();

@@ -25,6 +25,12 @@ Status back_to_native(ProcessRecord& record, HeldProcess& hands, const Capture& 
   return make_native(hands.threads(), memory, site, capture.state, capture.home_registers);
 }
 
+int64_t clock_now(clockid_t clock) {
+  timespec now{};
+  clock_gettime(clock, &now);
+  return now.tv_sec * 1'000'000'000 + now.tv_nsec;
+}
+
 DeputyPeer peer_of(const AwayNode& node, const Reserved& reserved, uint32_t epoch) {
   DeputyPeer peer;
   peer.address = node.address();
@@ -79,7 +85,12 @@ class MoveOut {
     TRY(uint64_t window, choose_window(maps, random));
     capture_->state.window_base = window;
     TRY(ProcStat stat, read_proc_stat(record_.pid));
-    Reserve order{record_.pid, epoch(), stat.rss_pages * kPageBytes, window};
+    Reserve order{record_.pid,
+                  epoch(),
+                  stat.rss_pages * kPageBytes,
+                  window,
+                  clock_now(CLOCK_MONOTONIC),
+                  clock_now(CLOCK_BOOTTIME)};
     TRY_VOID(node_->send(ControlType::kReserve, order));
     reached_ = Reached::kReserved;
     TRY(reserved_, expect<Reserved>(mailbox_.box(), ControlType::kReserved, kStageTimeoutMs));
@@ -114,25 +125,38 @@ class MoveOut {
   Status send_image() {
     TRY_VOID(node_->send(ControlType::kImageState, capture_->state));
     TRY(FileNeed need, expect<FileNeed>(mailbox_.box(), ControlType::kNeed, kStageTimeoutMs));
-    std::vector<bool> whole = capture_->whole_areas;
-    for (uint32_t index : need.areas) {
-      if (index >= whole.size()) return fail(EBADMSG, "the node asks for an area that does not exist");
-      whole[index] = true;
-    }
-    TRY_VOID(send_pages(whole));
+    TRY_VOID(send_files(need));
+    TRY_VOID(send_pages());
     TRY_VOID(node_->send(ControlType::kImageEnd, ProcessRef{record_.pid, epoch()}));
     TRY(ProcessRef ready, expect<ProcessRef>(mailbox_.box(), ControlType::kReady, kStageTimeoutMs));
     (void)ready;
     return {};
   }
 
-  Status send_pages(const std::vector<bool>& whole) {
+  /// Contents of files that the node has not seen yet, as they are in the file. One that cannot be read (any
+  /// more) is taken from memory, which has mapped it.
+  Status send_files(const FileNeed& need) {
+    for (uint32_t index : need.areas) {
+      if (index >= capture_->state.areas.size())
+        return fail(EBADMSG, "the node asks for an area that does not exist");
+      Result<uint64_t> sent = send_file_pages(*node_, record_.pid, capture_->state.areas[index]);
+      if (sent)
+        report_.bytes += *sent;
+      else if (sent.error().code == ESTALE)
+        capture_->whole_areas[index] = true;
+      else
+        return fail(std::move(sent.error()));
+    }
+    return {};
+  }
+
+  Status send_pages() {
     TRY(Pagemap pagemap, Pagemap::open(record_.pid));
     PageSender sender(*node_, *memory_);
-    for (size_t i = 0; i < whole.size(); ++i) {
+    for (size_t i = 0; i < capture_->state.areas.size(); ++i) {
       const Area& area = capture_->state.areas[i];
       if (area.kind == AreaKind::kVdso) continue;
-      if (whole[i]) {
+      if (capture_->whole_areas[i]) {
         TRY_VOID(sender.add(area.start, area.end - area.start));
         continue;
       }
@@ -140,7 +164,7 @@ class MoveOut {
       for (const PageSpan& span : spans) TRY_VOID(sender.add(span.address, span.bytes()));
     }
     TRY_VOID(sender.flush());
-    report_.bytes = sender.bytes_sent();
+    report_.bytes += sender.bytes_sent();
     return {};
   }
 
@@ -237,7 +261,12 @@ class MoveOn {
 
   Status reserve() {
     TRY(ProcStat stat, read_proc_stat(record_.pid));
-    Reserve order{record_.pid, here_.epoch, stat.rss_pages * kPageBytes, was_.window};
+    Reserve order{record_.pid,
+                  here_.epoch,
+                  stat.rss_pages * kPageBytes,
+                  was_.window,
+                  clock_now(CLOCK_MONOTONIC),
+                  clock_now(CLOCK_BOOTTIME)};
     TRY_VOID(to_->send(ControlType::kReserve, order));
     reserved_at_new_ = true;
     TRY(reserved_, expect<Reserved>(new_box_.box(), ControlType::kReserved, kStageTimeoutMs));

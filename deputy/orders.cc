@@ -1,5 +1,6 @@
 // mosixd's orders, and the frame around every move: one operation a process at a time, its outcome told to
 // whoever asked and to the history. Part of Custodian; each order runs in a thread of its own.
+#include <malloc.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -141,6 +142,7 @@ void Custodian::finish_move(const Record& record, const std::string& from, const
   unclaim(record);
   MoveLine line{from, to, moved ? reason : moved.error().message(), moved.has_value()};
   announce(record, &line);
+  malloc_trim(0);  // buffers of pages go back to the kernel
 }
 
 void Custodian::bring_home_because(const Record& record, const std::string& reason) {

@@ -1,6 +1,9 @@
 #include "deputy/page_stream.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -23,9 +26,19 @@ struct [[gnu::packed]] RunHead {
 static_assert(sizeof(RunHead) == 32);
 constexpr uint32_t kRunPrefix = 16;  // pid, address, count
 
-RunHead head_of(int pid, const RemoteRange& run) {
+RunHead head_of(ControlType type, int pid, const RemoteRange& run) {
   auto bytes = static_cast<uint32_t>(run.bytes);
-  return {kRunPrefix + bytes, static_cast<uint16_t>(ControlType::kPages), 0, 0, pid, run.address, bytes};
+  return {kRunPrefix + bytes, static_cast<uint16_t>(type), 0, 0, pid, run.address, bytes};
+}
+
+Result<UniqueFd> open_mapped_file(int pid, const Area& area) {
+  std::string path = "/proc/" + std::to_string(pid) + "/root" + area.path;
+  UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
+  struct stat64 facts {};
+  bool same = file && fstat64(file.get(), &facts) == 0 && facts.st_ino == area.file.inode &&
+              static_cast<uint64_t>(facts.st_size) == area.file.size;
+  if (!same) return fail(ESTALE, "read " + area.path);
+  return file;
 }
 
 }  // namespace
@@ -84,7 +97,7 @@ Status PageSender::send_runs() {
     std::array<iovec, 2 * kMaxRuns> parts;
     for (size_t i = 0; i < count; ++i) {
       const RemoteRange& run = runs_[first + i];
-      heads[i] = head_of(memory_.pid(), run);
+      heads[i] = head_of(ControlType::kPages, memory_.pid(), run);
       parts[2 * i] = {&heads[i], sizeof(RunHead)};
       parts[2 * i + 1] = {const_cast<uint8_t*>(data), run.bytes};
       data += run.bytes;
@@ -93,6 +106,28 @@ Status PageSender::send_runs() {
     TRY_VOID(node_.send_framed(parts.data(), static_cast<int>(2 * count)));
   }
   return {};
+}
+
+Result<uint64_t> send_file_pages(AwayNode& node, int pid, const Area& area) {
+  TRY(UniqueFd file, open_mapped_file(pid, area));
+  std::vector<uint8_t> buffer(std::min<uint64_t>(kPageRunBytes, area.end - area.start));
+  uint64_t sent = 0;
+  for (uint64_t at = area.start; at < area.end;) {
+    size_t want = std::min<uint64_t>(buffer.size(), area.end - at);
+    ssize_t got =
+        pread64(file.get(), buffer.data(), want, static_cast<off64_t>(area.offset + (at - area.start)));
+    if (got < 0) return fail_errno("read " + area.path);
+    if (got == 0) break;
+    // The rest of the last page is zeroes, as in memory.
+    RemoteRange run{at, (static_cast<size_t>(got) + kPageBytes - 1) / kPageBytes * kPageBytes};
+    std::fill(buffer.begin() + got, buffer.begin() + static_cast<long>(run.bytes), 0);
+    RunHead head = head_of(ControlType::kFilePages, pid, run);
+    iovec parts[2] = {{&head, sizeof head}, {buffer.data(), run.bytes}};
+    TRY_VOID(node.send_framed(parts, 2));
+    sent += run.bytes;
+    at += run.bytes;
+  }
+  return sent;
 }
 
 Result<ReceivedPages> parse_pages(const Bytes& body) {

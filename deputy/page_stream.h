@@ -34,6 +34,10 @@ class PageSender {
   uint64_t bytes_sent_ = 0;
 };
 
+/// What a file holds where `area` maps it: for a node that has not seen this file yet. The file is found by
+/// the process's own path; ESTALE if another lies there now, or it cannot be read.
+Result<uint64_t> send_file_pages(AwayNode& node, int pid, const Area& area);
+
 /// One kPages message taken apart without a copy.
 struct ReceivedPages {
   uint64_t address = 0;

@@ -138,7 +138,7 @@ void Supervisor::dispatch(GuestThread& thread, PendingCall& call, const SyscallR
   Guest& guest = *thread.guest;
   bool traced = guest.traced;
   std::unique_ptr<CallText> text;
-  NotifiedMemory memory(guest.outer_pid);
+  NotifiedMemory memory(thread.outer_tid);
   uint64_t started = 0;
   int64_t wall = 0;
   if (traced) {
@@ -168,7 +168,7 @@ void Supervisor::dispatch(GuestThread& thread, PendingCall& call, const SyscallR
 }
 
 void Supervisor::forward_call(GuestThread& thread, PendingCall& call, const SyscallRow& row) {
-  NotifiedMemory memory(thread.guest->outer_pid);
+  NotifiedMemory memory(thread.outer_tid);
   Result<CallPlan> plan = plan_call(row, call.args(), memory);
   if (!plan) return bring_home(thread, call, std::string(row.name) + " carries too much");
   if (!call.valid()) return call.abandon();
@@ -203,7 +203,7 @@ bool Supervisor::finish_call(GuestThread& thread, PendingCall& call, const CallP
     return false;  // aborted for a move that did not take place
   }
   int64_t result = reply->result;
-  NotifiedMemory memory(thread.guest->outer_pid);
+  NotifiedMemory memory(thread.outer_tid);
   if (!deliver_outs(plan, *reply, memory)) result = -EFAULT;
   answer_and_deliver(thread, call, instead != nullptr && result >= 0 ? *instead : Answer::value(result));
   return true;
@@ -260,7 +260,7 @@ void Supervisor::lose_channel(GuestThread& thread, PendingCall& call, const Erro
 
 void Supervisor::trace_call(GuestThread& thread, const SyscallRow& row, const CallText& text, int64_t result,
                             AnsweredBy answered_by, int64_t started_ns, uint64_t total_ns, uint64_t home_ns) {
-  NotifiedMemory memory(thread.guest->outer_pid);
+  NotifiedMemory memory(thread.outer_tid);
   TraceEvent event;
   event.pid = thread.guest->pid;
   event.tid = thread.tid;

@@ -76,7 +76,7 @@ std::string check(const CloneOrder& order) {
 
 void Supervisor::clone_call(GuestThread& thread, PendingCall& call, Split kind) {
   Guest& guest = *thread.guest;
-  NotifiedMemory memory(guest.outer_pid);
+  NotifiedMemory memory(thread.outer_tid);
   Result<CloneOrder> read = read_order(call, kind, memory);
   if (!read) return call.answer(-read.error().code);
   CloneOrder order = *read;
@@ -250,7 +250,7 @@ void Supervisor::clone_call(GuestThread& thread, PendingCall& call, Split kind) 
 
 void Supervisor::exec_call(GuestThread& thread, PendingCall& call, const SyscallRow& row, bool at) {
   Guest& guest = *thread.guest;
-  NotifiedMemory memory(guest.outer_pid);
+  NotifiedMemory memory(thread.outer_tid);
   Result<CallPlan> plan = plan_call(row, call.args(), memory);
   if (!plan) return bring_home(thread, call, "exec with very many arguments");
   ExecAsk ask;

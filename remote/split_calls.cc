@@ -135,7 +135,7 @@ void Supervisor::judge_memory_call(GuestThread& thread, PendingCall& call, const
 }
 
 void Supervisor::forward_then_run_here(GuestThread& thread, PendingCall& call, const SyscallRow& row) {
-  NotifiedMemory memory(thread.guest->outer_pid);
+  NotifiedMemory memory(thread.outer_tid);
   Result<CallPlan> plan = plan_call(row, call.args(), memory);
   if (!plan) return bring_home(thread, call, std::string(row.name));
   Answer here = Answer::here();
@@ -152,7 +152,7 @@ void Supervisor::set_limit(GuestThread& thread, PendingCall& call, const Syscall
   auto resource = static_cast<int>(args[prlimit_call ? 1 : 0]);
   uint64_t address = row.number == SYS_getrlimit ? 0 : args[prlimit_call ? 2 : 1];
   struct rlimit limit {};
-  NotifiedMemory memory(guest.outer_pid);
+  NotifiedMemory memory(thread.outer_tid);
   bool counts_here = resource == RLIMIT_CPU || resource == RLIMIT_AS || resource == RLIMIT_DATA || resource == RLIMIT_STACK;
   bool sets = own && counts_here && address != 0 && memory.read(address, &limit, sizeof limit).has_value();
   Result<CallPlan> plan = plan_call(row, args, memory);
@@ -168,7 +168,7 @@ void Supervisor::set_limit(GuestThread& thread, PendingCall& call, const Syscall
 void Supervisor::set_action(GuestThread& thread, PendingCall& call, const SyscallRow&) {
   const auto& args = call.args();
   KernelSigaction action{};
-  NotifiedMemory memory(thread.guest->outer_pid);
+  NotifiedMemory memory(thread.outer_tid);
   // A question, or what this kernel refuses by itself.
   if (args[1] == 0 || args[3] != 8 || !memory.read(args[1], &action, sizeof action)) return call.let_run_here();
   bool handled = action.handler != 0 && action.handler != 1;
@@ -196,7 +196,7 @@ void Supervisor::change_mask_at_home(GuestThread& thread, PendingCall& call, uin
 void Supervisor::set_mask(GuestThread& thread, PendingCall& call) {
   const auto& args = call.args();
   uint64_t set = 0;
-  NotifiedMemory memory(thread.guest->outer_pid);
+  NotifiedMemory memory(thread.outer_tid);
   if (args[1] == 0 || args[3] != 8 || !memory.read(args[1], &set, sizeof set)) return call.let_run_here();
   change_mask_at_home(thread, call, args[0], set);
 }
@@ -204,14 +204,14 @@ void Supervisor::set_mask(GuestThread& thread, PendingCall& call) {
 void Supervisor::return_from_handler(GuestThread& thread, PendingCall& call) {
   Result<uint64_t> sp = stack_pointer(thread.outer_tid);
   uint64_t mask = 0;
-  NotifiedMemory memory(thread.guest->outer_pid);
+  NotifiedMemory memory(thread.outer_tid);
   // A frame that cannot be read is answered by this kernel with SIGSEGV, as home's would.
   if (!sp || !memory.read(*sp + kFrameMaskOffset, &mask, sizeof mask)) return call.let_run_here();
   change_mask_at_home(thread, call, SIG_SETMASK, mask);
 }
 
 void Supervisor::suspend(GuestThread& thread, PendingCall& call, const SyscallRow& row) {
-  NotifiedMemory memory(thread.guest->outer_pid);
+  NotifiedMemory memory(thread.outer_tid);
   uint64_t mask = 0;
   if (call.args()[1] != 8 || !memory.read(call.args()[0], &mask, sizeof mask)) return call.let_run_here();
   bool waiting;
@@ -230,7 +230,7 @@ void Supervisor::suspend(GuestThread& thread, PendingCall& call, const SyscallRo
 }
 
 void Supervisor::timed_with_mask(GuestThread& thread, PendingCall& call, const SyscallRow& row) {
-  NotifiedMemory memory(thread.guest->outer_pid);
+  NotifiedMemory memory(thread.outer_tid);
   uint64_t mask_address = call.args()[row.number == SYS_ppoll ? 3 : row.number == SYS_pselect6 ? 5 : 4];
   if (row.number == SYS_pselect6 && mask_address != 0) {
     // A pair of pointer and size.
@@ -281,7 +281,7 @@ void Supervisor::restart(GuestThread& thread, PendingCall& call) {
 
 void Supervisor::times(GuestThread& thread, PendingCall& call, const SyscallRow& row) {
   Guest& guest = *thread.guest;
-  NotifiedMemory memory(guest.outer_pid);
+  NotifiedMemory memory(thread.outer_tid);
   Result<CallPlan> plan = plan_call(row, call.args(), memory);
   if (!plan) return bring_home(thread, call, std::string(row.name));
   for (;;) {

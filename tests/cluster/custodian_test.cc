@@ -12,6 +12,7 @@
 #include <string>
 
 #include "libmosix/process/maps.h"
+#include "libmosix/process/memory.h"
 #include "libmosix/process/proc_stat.h"
 #include "tests/fakes/fake_away.h"
 #include "tests/unit/process_child.h"
@@ -279,6 +280,36 @@ TEST_CASE("deputies carry out calls") {
   CHECK(line.find(" 0") != std::string::npos);
   child.end_input();
   CHECK(child.finish() == 0);
+}
+
+TEST_CASE("a node that knows no file gets every mapped file, as memory has it") {
+  FakeMosixd mosixd(CUSTODIAN);
+  FakeSupervisor node("node2");
+  mosixd.add_node(node);
+  node.know_no_files();
+  Child child({TARGET, "read"});
+  ready(child);
+  int pid = child.pid();
+  ProcessMemory memory = ProcessMemory::open(pid).value();
+  int64_t id = order_move(mosixd, pid, "node2");
+  mosixd.serve_dial();
+  node.receive_guest(pid);
+  CHECK(mosixd.wait_reply(id).at("ok") == true);
+  size_t compared = 0;
+  for (const Area& area : node.guest(pid).state.areas) {
+    if (area.kind != AreaKind::kFile) continue;
+    for (uint64_t at = area.start; at < area.end; at += 4096) {
+      if (node.guest(pid).pages.count(at) != 0) continue;  // written since it was mapped
+      Bytes here(4096);
+      if (!memory.read(at, here.data(), here.size())) continue;
+      REQUIRE(node.guest(pid).file_pages.count(at) == 1);
+      CHECK(node.guest(pid).file_pages[at] == here);
+      ++compared;
+    }
+  }
+  CHECK(compared > 100);
+  move_home(mosixd, node, pid);
+  CHECK(ask(child).faults == 0);
 }
 
 TEST_CASE("a move that fails leaves the process as it was") {

@@ -102,15 +102,20 @@ void FakeSupervisor::receive_guest(int pid, std::optional<ControlType> stop_befo
   CHECK(guest.state.actions.size() == 64);
   CHECK(guest.state.mm.size() == 11);
   if (stop_before == ControlType::kNeed) return;
-  send(ControlType::kNeed, FileNeed{pid, {}});
+  FileNeed need{pid, {}};
+  for (uint32_t i = 0; i < guest.state.areas.size(); ++i)
+    if (!knows_files_ && guest.state.areas[i].kind == AreaKind::kFile) need.areas.push_back(i);
+  send(ControlType::kNeed, need);
   for (;;) {
     ControlMessage message = must(receive_control(control_.get()));
     if (message.type == static_cast<uint16_t>(ControlType::kImageEnd)) break;
-    REQUIRE(message.type == static_cast<uint16_t>(ControlType::kPages));
+    bool file = message.type == static_cast<uint16_t>(ControlType::kFilePages);
+    REQUIRE((file || message.type == static_cast<uint16_t>(ControlType::kPages)));
     auto run = must(decode_message<PageRun>(message.body));
+    auto& pages = file ? guest.file_pages : guest.pages;
     for (size_t at = 0; at < run.data.size(); at += kPageBytes)
-      guest.pages[run.address + at].assign(run.data.begin() + static_cast<long>(at),
-                                           run.data.begin() + static_cast<long>(at + kPageBytes));
+      pages[run.address + at].assign(run.data.begin() + static_cast<long>(at),
+                                     run.data.begin() + static_cast<long>(at + kPageBytes));
   }
   if (stop_before == ControlType::kReady) return;
   send(ControlType::kReady, ProcessRef{pid, guest.epoch});

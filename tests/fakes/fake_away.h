@@ -50,6 +50,8 @@ class FakeSupervisor {
     send_bytes(type, encode_message(message));
   }
 
+  /// Ask for every file's contents from now on.
+  void know_no_files() { knows_files_ = false; }
   /// kReserve to kRunning. `stop_before`: the message that is not sent; the caller says something else
   /// instead.
   void receive_guest(int pid, std::optional<ControlType> stop_before = std::nullopt);
@@ -87,6 +89,7 @@ class FakeSupervisor {
   UniqueFd control_, theirs_, listener_;
   std::map<int, FakeGuest> guests_;
   uint32_t sequence_ = 0;
+  bool knows_files_ = true;
 };
 
 /// mosixd's end of the link, and the custodian itself as a child process.
