@@ -112,6 +112,7 @@ void Supervisor::serve_call(PendingCall& call) {
   else
     dispatch(*thread, call, syscall_row(call.number(), call.args()));
 
+  if (!thread->ended) release_home_memory(*thread);
   Status drained = drain_inbox(*thread);
   std::lock_guard lock(thread->mutex);
   thread->in_call = false;
@@ -132,6 +133,20 @@ void Supervisor::serve_led_call(GuestThread& thread, PendingCall& call) {
     if (fd < 0 || !call.give_descriptor(fd, static_cast<int>(call.args()[4]))) return call.answer(-EBADF);
   }
   call.let_run_here();
+}
+
+/// After its first forwarded call a guest can no longer go back to what home kept of it: the call has happened.
+void Supervisor::release_home_memory(GuestThread& thread) {
+  Guest& guest = *thread.guest;
+  std::vector<ReleaseRange> ranges;
+  {
+    std::lock_guard lock(guest.mutex);
+    if (guest.at_home.empty() || guest.forwarded_calls == 0 || guest.freezing || guest.ended) return;
+    ranges.swap(guest.at_home);
+  }
+  Result<CallReply> released = exchange_raw(thread, FrameType::kRelease, ranges.data(),
+                                            ranges.size() * sizeof(ReleaseRange), plain_plan(0, {}));
+  if (!released) log_debug("home's memory of guest " + std::to_string(guest.pid) + ": " + released.error().message());
 }
 
 void Supervisor::dispatch(GuestThread& thread, PendingCall& call, const SyscallRow& row) {

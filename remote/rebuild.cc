@@ -378,6 +378,8 @@ Status Supervisor::start_guest(Building& building) {
     TRY(thread->channel, wait_for_hello(guest.token, state.tid, state.signals_acked, kConnectTimeoutMs));
     thread->led = false;
   }
+  for (const Area& area : building.state.areas)
+    if (area.kind != AreaKind::kVdso) guest.at_home.push_back({area.start, area.end - area.start});
   for (const ThreadState& state : building.state.threads) watch(*guest.thread(state.tid));
   for (Tracee& tracee : building.tracees) TRY_VOID(tracee.detach());
   return {};

@@ -105,6 +105,7 @@ class Supervisor {
   struct Listener;
   void work(std::shared_ptr<Listener> listener);
   void serve_call(PendingCall& call);
+  void release_home_memory(GuestThread& thread);
   void serve_led_call(GuestThread& thread, PendingCall& call);
   void dispatch(GuestThread& thread, PendingCall& call, const SyscallRow& row);
   void forward_call(GuestThread& thread, PendingCall& call, const SyscallRow& row);

@@ -323,6 +323,16 @@ bool carry_out_clone(AgentSlot* slot, const Frame& frame) {
   return true;
 }
 
+/// The guest runs elsewhere and has its memory there; home's copy of it only costs, here and at each fork.
+bool release_memory(AgentSlot* slot, const Frame& frame) {
+  constexpr uint64_t kDontNeed = 4;
+  auto* ranges = reinterpret_cast<const ReleaseRange*>(frame.body);
+  for (uint32_t i = 0; i < frame.header->length / sizeof(ReleaseRange); ++i)
+    raw_syscall(__NR_madvise, ranges[i].address, ranges[i].bytes, kDontNeed);
+  send_plain_reply(slot, frame.header->sequence, 0, Verdict::kDone);
+  return true;
+}
+
 struct KernelSigaction {
   uint64_t handler, flags;
   uint64_t restorer, mask;
@@ -393,6 +403,7 @@ bool serve_frame(AgentSlot* slot, const Frame& frame) {
   slot->calls_accepted = slot->calls_accepted + 1;
   if (type == FrameType::kCall) return carry_out_call(slot, frame);
   if (type == FrameType::kClone) return carry_out_clone(slot, frame);
+  if (type == FrameType::kRelease) return release_memory(slot, frame);
   if (frame.header->length >= sizeof(ExitBody)) {
     const ExitBody order = *reinterpret_cast<const ExitBody*>(frame.body);
     if (type == FrameType::kExit) leave(slot, order);

@@ -32,6 +32,7 @@ enum class FrameType : uint16_t {
   kSignal = 5,     ///< deputy -> away, unasked, only while no call is in flight: Siginfo, one
   kClone = 6,      ///< away -> deputy: CloneBody; answered by kReply, result is the home tid or -errno
   kExit = 7,       ///< away -> deputy: ExitBody; not answered, the connection ends
+  kRelease = 10,   ///< away -> deputy: ReleaseRange[]: home's copy of the guest's memory is not needed; -> kReply
   kImage = 9,      ///< supervisor -> supervisor: HelloBody; control messages with a process image follow
   kDie = 8,        ///< away -> deputy: ExitBody.status is the signal of which the guest died; not answered
 };
@@ -128,6 +129,11 @@ struct CloneBody {
   int32_t slot;        ///< agent slot of the new thread; for a fork, of the child's only thread
   uint32_t child_epoch;
   uint8_t token[16];   ///< for the child's hello
+};
+
+struct ReleaseRange {
+  uint64_t address;
+  uint64_t bytes;
 };
 
 struct ExitBody {
