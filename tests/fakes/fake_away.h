@@ -26,7 +26,8 @@ struct FakeReply {
 
 struct FakeGuest {
   ProcessState state;
-  std::map<uint64_t, Bytes> pages;   ///< by address, one page each
+  std::map<uint64_t, Bytes> pages;       ///< by address, one page each
+  std::map<uint64_t, Bytes> file_pages;  ///< pristine contents of files, likewise
   std::map<int, UniqueFd> channels;  ///< by tid
   uint32_t epoch = 0;
   uint8_t token[16] = {};

@@ -69,8 +69,12 @@ std::string take_apart(const std::vector<uint8_t>& bytes, CallFrame& frame) {
     if (uint64_t{reloc.at} + 8 > body.in_bytes || reloc.target >= body.scratch_bytes)
       return "a reloc beyond scratch";
   }
-  for (const OutRegion& out : frame.outs)
+  uint64_t end = 0;
+  for (const OutRegion& out : frame.outs) {
     if (std::string error = check_region(body, out); !error.empty()) return error;
+    if (out.offset < end) return "regions that overlap or do not ascend";
+    end = uint64_t{out.offset} + out.max_bytes;
+  }
   return {};
 }
 
