@@ -55,6 +55,7 @@ Status Supervisor::freeze(Frozen& frozen) {
   {
     std::unique_lock lock(guest.mutex);
     if (guest.freezing.exchange(true)) return fail(EBUSY, "the guest is being moved already");
+    guest.changed.notify_all();  // whoever holds it for job control lets go of it
     if (!guest.changed.wait_for(lock, std::chrono::milliseconds(kStopLimitMs),
                                 [&] { return guest.busy == 0 || guest.ended; })) {
       guest.freezing = false;
@@ -107,6 +108,20 @@ Status Supervisor::freeze(Frozen& frozen) {
   for (auto& thread : frozen.threads) {
     std::unique_lock lock(thread->mutex);
     thread->changed.wait(lock, [&] { return !thread->in_call && !thread->watcher_busy; });
+  }
+  // Signals that came with the last replies belong to the guest's present, before its next step: a call that
+  // has failed with EINTR for them must not return ahead of their handlers.
+  for (size_t i = 0; i < frozen.threads.size(); ++i) {
+    GuestThread& thread = *frozen.threads[i];
+    bool unread;
+    {
+      std::lock_guard lock(thread.mutex);
+      unread = !thread.answered_restart;
+      thread.answered_restart = false;
+    }
+    if (unread) mend_unread_call(frozen.tracees[i]);
+    put_signals(thread, frozen.tracees[i], Then::kKeep);
+    if (!frozen.tracees[i].stopped()) return fail(ESRCH, "the guest has ended");
   }
   return {};
 }
@@ -302,11 +317,13 @@ Status Supervisor::send_image(ImageConnection& connection, const Guest& guest, c
   return connection.send(ControlType::kImageEnd, encode_message(end));
 }
 
-void Supervisor::move_guest(MoveOrder order, bool home) {
+void Supervisor::move_guest(MoveOrder order, bool home, std::shared_ptr<ImageQueue> queue) {
   Frozen frozen;
   frozen.guest = find_guest(order.pid);
-  if (frozen.guest == nullptr) return send_failed(order.pid, Error{ESRCH, "no such guest"});
-  auto queue = open_queue(order.pid);
+  if (frozen.guest == nullptr) {
+    close_queue(order.pid, queue);
+    return send_failed(order.pid, Error{ESRCH, "no such guest"});
+  }
   auto work = [&]() -> Status {
     TRY_VOID(freeze(frozen));
     TRY(ProcessState state, capture(frozen, order.epoch));
@@ -332,7 +349,7 @@ void Supervisor::move_guest(MoveOrder order, bool home) {
   } else {
     send_failed(order.pid, sent.error());
   }
-  close_queue(order.pid);
+  close_queue(order.pid, queue);
   if (resume) {
     for (auto& thread : frozen.threads) {
       // Deputies that were sent elsewhere and back have new connections.

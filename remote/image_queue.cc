@@ -11,6 +11,7 @@ constexpr size_t kMaxQueuedBytes = 2 * kPageRunBytes;
 void Supervisor::ImageQueue::push(ControlMessage message) {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [&] { return closed_ || queued_bytes_ <= kMaxQueuedBytes; });
+  if (closed_) return;
   queued_bytes_ += message.body.size();
   messages_.push_back(std::move(message));
   changed_.notify_all();
@@ -94,9 +95,12 @@ std::shared_ptr<Supervisor::ImageQueue> Supervisor::open_queue(int pid) {
   return queue;
 }
 
-void Supervisor::close_queue(int pid) {
+void Supervisor::close_queue(int pid, const std::shared_ptr<ImageQueue>& queue) {
+  // The reader of the control connection may be waiting for room in it.
+  queue->close();
   std::unique_lock lock(registry_mutex_);
-  image_queues_.erase(pid);
+  auto found = image_queues_.find(pid);
+  if (found != image_queues_.end() && found->second == queue) image_queues_.erase(found);
 }
 
 bool Supervisor::queue_message(int pid, ControlMessage& message) {

@@ -84,11 +84,8 @@ void Supervisor::map_file(GuestThread& thread, PendingCall& call) {
     return call.answer(code == EBADF ? -EACCES : -code);  // not open for reading
   }
 
-  std::unique_lock tracing(thread.tracer_mutex);
-  if (guest.freezing) {
-    tracing.unlock();
-    return answer_when_interrupted(thread, call, kErestartnointr);
-  }
+  std::unique_lock tracing = lock_tracer(thread);
+  if (!tracing) return answer_when_interrupted(thread, call, kErestartnointr);
   if (!call.give_descriptor((*file)->read_only_fd(), static_cast<int>(args[4]))) {
     log_error("guest " + std::to_string(guest.pid) + ": descriptor for mmap");
     return call.answer(-ENOMEM);
@@ -100,6 +97,7 @@ void Supervisor::map_file(GuestThread& thread, PendingCall& call) {
   Result<StopInfo> stop = tracee->wait_stop(kStageTimeoutMs);
   if (!stop || stop->gone()) return;
   Result<user_regs_struct> registers = tracee->registers();
+  if (registers) call.note_result(static_cast<int64_t>(registers->rax));
   if (registers && static_cast<int64_t>(registers->rax) > -4096 && static_cast<int64_t>(registers->rax) < 0) return;
   if (registers) {
     uint64_t flags = (args[3] & ~static_cast<uint64_t>(MAP_FIXED_NOREPLACE)) | MAP_FIXED;

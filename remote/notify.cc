@@ -15,6 +15,7 @@
 
 #include "libmosix/common/features.h"
 #include "libmosix/common/log.h"
+#include "remote/guest_stack.h"
 #include "remote/supervisor.h"
 
 namespace mosix {
@@ -116,6 +117,7 @@ void Supervisor::serve_call(PendingCall& call) {
   Status drained = drain_inbox(*thread);
   std::lock_guard lock(thread->mutex);
   thread->in_call = false;
+  thread->answered_restart = call.result() <= kErestartsys && call.result() >= kErestartRestartblock;
   if (!thread->ended && drained) watch(*thread);
   thread->changed.notify_all();
 }
@@ -154,12 +156,14 @@ void Supervisor::dispatch(GuestThread& thread, PendingCall& call, const SyscallR
   bool traced = guest.traced;
   std::unique_ptr<CallText> text;
   NotifiedMemory memory(thread.outer_tid);
+  std::vector<std::string> stack;
   uint64_t started = 0;
   int64_t wall = 0;
   if (traced) {
     wall = static_cast<int64_t>(now_ns(CLOCK_REALTIME));
     started = now_ns(CLOCK_MONOTONIC);
     text = std::make_unique<CallText>(row, call.args(), memory);
+    if (guest.trace_stacks) stack = guest_stack(thread.outer_tid);
   }
   AnsweredBy by = AnsweredBy::kHome;
   switch (row.where) {
@@ -179,7 +183,8 @@ void Supervisor::dispatch(GuestThread& thread, PendingCall& call, const SyscallR
       break;
     case Where::kRefuse: call.answer(-row.refusal); break;
   }
-  if (traced) trace_call(thread, row, *text, call.result(), by, wall, now_ns(CLOCK_MONOTONIC) - started, call.home_ns());
+  if (traced) trace_call(thread, row, *text, call.result(), by, wall, now_ns(CLOCK_MONOTONIC) - started, call.home_ns(),
+                         std::move(stack));
 }
 
 void Supervisor::forward_call(GuestThread& thread, PendingCall& call, const SyscallRow& row) {
@@ -274,7 +279,8 @@ void Supervisor::lose_channel(GuestThread& thread, PendingCall& call, const Erro
 }
 
 void Supervisor::trace_call(GuestThread& thread, const SyscallRow& row, const CallText& text, int64_t result,
-                            AnsweredBy answered_by, int64_t started_ns, uint64_t total_ns, uint64_t home_ns) {
+                            AnsweredBy answered_by, int64_t started_ns, uint64_t total_ns, uint64_t home_ns,
+                            std::vector<std::string> stack) {
   NotifiedMemory memory(thread.outer_tid);
   TraceEvent event;
   event.pid = thread.guest->pid;
@@ -287,6 +293,7 @@ void Supervisor::trace_call(GuestThread& thread, const SyscallRow& row, const Ca
   event.home_ns = static_cast<uint32_t>(home_ns);
   event.text = std::string(row.name) + "(" + text.arguments(result, memory) + ")";
   event.result_text = format_result(row, result);
+  event.stack = std::move(stack);
   send_control(ControlType::kTrace, encode_message(event));
 }
 

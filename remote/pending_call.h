@@ -41,6 +41,7 @@ class PendingCall {
   bool answered() const { return answered_; }
   /// What it was answered with, for the tracer; and the time that home took of it.
   int64_t result() const { return result_; }
+  void note_result(int64_t result) { result_ = result; }
   uint64_t home_ns() const { return home_ns_; }
   void add_home_time(uint64_t ns) { home_ns_ += ns; }
   /// False once the thread has been killed.

@@ -83,11 +83,8 @@ void Supervisor::clone_call(GuestThread& thread, PendingCall& call, Split kind) 
   if (std::string reason = check(order); !reason.empty()) return bring_home(thread, call, reason);
   bool is_thread = (order.flags & CLONE_THREAD) != 0;
 
-  std::unique_lock tracing(thread.tracer_mutex);
-  if (guest.freezing) {
-    tracing.unlock();
-    return answer_when_interrupted(thread, call, kErestartnointr);
-  }
+  std::unique_lock tracing = lock_tracer(thread);
+  if (!tracing) return answer_when_interrupted(thread, call, kErestartnointr);
   CloneBody body{};
   {
     std::lock_guard lock(guest.mutex);
@@ -320,11 +317,8 @@ void Supervisor::exit_thread(GuestThread& thread, PendingCall& call) {
   std::shared_ptr<GuestThread> self = find_thread(thread.outer_tid);
   ExitBody order{.status = static_cast<int32_t>(call.args()[0]), .whole_group = 0};
   {
-    std::unique_lock tracing(thread.tracer_mutex);
-    if (guest.freezing) {
-      tracing.unlock();
-      return answer_when_interrupted(thread, call, kErestartnointr);
-    }
+    std::unique_lock tracing = lock_tracer(thread);
+    if (!tracing) return answer_when_interrupted(thread, call, kErestartnointr);
     // Gone here before it is gone at home: home may give the number to somebody else at once. The leader only
     // becomes a zombie, which keeps the number on both sides.
     if (thread.tid == guest.pid) {
@@ -360,11 +354,8 @@ void Supervisor::exit_group(GuestThread& thread, PendingCall& call) {
   if (owner == nullptr) return call.abandon();
   ExitBody order{.status = static_cast<int32_t>(call.args()[0]), .whole_group = 1};
   {
-    std::unique_lock tracing(thread.tracer_mutex);
-    if (guest.freezing) {
-      tracing.unlock();
-      return answer_when_interrupted(thread, call, kErestartnointr);
-    }
+    std::unique_lock tracing = lock_tracer(thread);
+    if (!tracing) return answer_when_interrupted(thread, call, kErestartnointr);
     call.abandon();
     kill_guest(guest);
   }

@@ -90,8 +90,7 @@ Status Supervisor::ensure_sandbox(const Reserve& order) {
   return {};
 }
 
-void Supervisor::build_guest(Reserve order) {
-  auto queue = open_queue(order.pid);
+void Supervisor::build_guest(Reserve order, std::shared_ptr<ImageQueue> queue) {
   Building building;
   building.order = order;
   auto guest = building.guest = std::make_shared<Guest>();
@@ -132,7 +131,7 @@ void Supervisor::build_guest(Reserve order) {
     return start_guest(building);
   };
   Status done = work();
-  close_queue(order.pid);
+  close_queue(order.pid, queue);
   if (done) {
     ProcessRef running{.pid = order.pid, .epoch = order.epoch};
     send_control(ControlType::kRunning, encode_message(running));
@@ -207,6 +206,7 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
   // The agent first, for it carries out the rest; then everything else of the stub goes.
   int outer = guest.outer_pid;
   TRY(Tracee leader, Tracee::seize(outer, PTRACE_O_TRACECLONE));
+  building.tracees.reserve(state.threads.size());  // references to them are kept below
   building.tracees.push_back(std::move(leader));
   Tracee& tracee = building.tracees[0];
   TRY_VOID(tracee.interrupt());

@@ -40,7 +40,20 @@ Result<StopInfo> wait_for(Tracee& tracee, int signal) {
 
 }  // namespace
 
-void Supervisor::put_signals(GuestThread& thread, Tracee& tracee) {
+std::unique_lock<std::mutex> Supervisor::lock_tracer(GuestThread& thread) {
+  // A mover keeps the lock until the guest is gone, and cannot freeze it before the caller has answered.
+  std::unique_lock tracing(thread.tracer_mutex, std::try_to_lock);
+  while (!tracing && !thread.guest->freezing) {
+    std::unique_lock lock(thread.mutex);
+    thread.changed.wait_for(lock, std::chrono::milliseconds(1));
+    lock.unlock();
+    [[maybe_unused]] bool got = tracing.try_lock();
+  }
+  if (tracing && thread.guest->freezing) tracing.unlock();
+  return tracing;
+}
+
+void Supervisor::put_signals(GuestThread& thread, Tracee& tracee, Then then) {
   {
     std::lock_guard lock(thread.mutex);
     for (WaitingSignal& signal : thread.waiting) signal.parked = false;
@@ -78,7 +91,7 @@ void Supervisor::put_signals(GuestThread& thread, Tracee& tracee) {
     static_assert(sizeof info == sizeof next.info);
     memcpy(&info, &next.info, sizeof info);
     tracee.set_siginfo(info);
-    if (!more) {
+    if (!more && then == Then::kDetach) {
       tracee.detach(number);
       return;
     }
@@ -88,7 +101,7 @@ void Supervisor::put_signals(GuestThread& thread, Tracee& tracee) {
     stop = wait_for(tracee, 0);
     if (!stop || stop->gone()) return;
   }
-  if (tracee.stopped()) tracee.detach();
+  if (then == Then::kDetach && tracee.stopped()) tracee.detach();
 }
 
 void Supervisor::answer_and_deliver(GuestThread& thread, PendingCall& call, const Answer& answer) {
@@ -97,9 +110,9 @@ void Supervisor::answer_and_deliver(GuestThread& thread, PendingCall& call, cons
     bool unpark = answer.run_here && !thread.waiting.empty();  // the mask may change
     if (!thread.has_signal() && !unpark) return answer.apply(call);
   }
-  std::lock_guard tracing(thread.tracer_mutex);
-  if (thread.guest->freezing) {
-    // The signals stay home's, who will offer them again where the guest goes next.
+  std::unique_lock tracing = lock_tracer(thread);
+  if (!tracing) {
+    // Whoever moves the guest gives it the signals, when it stands and before its state is taken.
     if (!answer.run_here && answer.result < -511 && answer.result > -520)
       return answer_when_interrupted(thread, call, answer.result);
     return answer.apply(call);
@@ -116,8 +129,8 @@ void Supervisor::answer_and_deliver(GuestThread& thread, PendingCall& call, cons
 void Supervisor::deliver_in_sigsuspend(GuestThread& thread, PendingCall& call) {
   // The signal must be pending before the thread enters sigsuspend here, whose mask lets it through; an
   // interrupt would only make it restart.
-  std::lock_guard tracing(thread.tracer_mutex);
-  if (thread.guest->freezing) return answer_when_interrupted(thread, call, kErestartnohand);
+  std::unique_lock tracing = lock_tracer(thread);
+  if (!tracing) return answer_when_interrupted(thread, call, kErestartnohand);
   WaitingSignal first;
   {
     std::lock_guard lock(thread.mutex);
@@ -145,8 +158,8 @@ void Supervisor::deliver_under_mask(GuestThread& thread, PendingCall& call, uint
   // ppoll and its like ended with EINTR at home, by a signal that may be blocked outside the call. The thread
   // is led through a sigsuspend with the call's mask in its place: the kernel then saves the outer mask in the
   // handler's frame and returns -EINTR, as it would have from the call itself.
-  std::lock_guard tracing(thread.tracer_mutex);
-  if (thread.guest->freezing) return answer_when_interrupted(thread, call, kErestartnohand);
+  std::unique_lock tracing = lock_tracer(thread);
+  if (!tracing) return answer_when_interrupted(thread, call, kErestartnohand);
   Result<Tracee> tracee = Tracee::seize(thread.outer_tid);
   if (!tracee) return call.abandon();
   tracee->interrupt();
@@ -197,6 +210,20 @@ void Supervisor::deliver_under_mask(GuestThread& thread, PendingCall& call, uint
   if (stop && !stop->gone()) put_signals(thread, *tracee);
 }
 
+/// A thread that was stopped on its way into a notification that no worker had read: its call has not begun. A
+/// handler must not make it fail with EINTR, as the kernel would that takes it for interrupted.
+void Supervisor::mend_unread_call(Tracee& tracee) {
+  Result<user_regs_struct> registers = tracee.registers();
+  if (!registers || static_cast<int64_t>(registers->orig_rax) < 0 ||
+      static_cast<int64_t>(registers->rax) != kErestartsys)
+    return;
+  std::array<uint64_t, 6> args{registers->rdi, registers->rsi, registers->rdx,
+                               registers->r10, registers->r8,  registers->r9};
+  if (syscall_row(registers->orig_rax, args).where == Where::kHere) return;
+  registers->rax = static_cast<uint64_t>(kErestartnointr);
+  tracee.set_registers(*registers);
+}
+
 void Supervisor::deliver_to_computing(GuestThread& thread) {
   std::unique_lock tracing(thread.tracer_mutex, std::try_to_lock);
   if (!tracing || thread.guest->freezing) return;  // whoever has the thread looks at its signals afterwards
@@ -214,7 +241,9 @@ void Supervisor::deliver_to_computing(GuestThread& thread) {
     std::lock_guard lock(thread.mutex);
     thread.interrupted = false;
   }
-  if (stop && !stop->gone()) put_signals(thread, *tracee);
+  if (!stop || stop->gone()) return;
+  mend_unread_call(*tracee);
+  put_signals(thread, *tracee);
 }
 
 }  // namespace mosix

@@ -77,6 +77,17 @@ void add_timeval(uint8_t* at, uint64_t ns) {
   memcpy(at, &value, sizeof value);
 }
 
+/// Also of those that the thread's own mask blocks.
+bool has_unblocked_signal(GuestThread& thread, uint64_t mask) {
+  std::lock_guard lock(thread.mutex);
+  for (const WaitingSignal& signal : thread.waiting) {
+    int number;
+    memcpy(&number, signal.info.bytes, sizeof number);
+    if ((mask >> (number - 1) & 1) == 0) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 void Supervisor::split_call(GuestThread& thread, PendingCall& call, const SyscallRow& row) {
@@ -238,6 +249,10 @@ void Supervisor::timed_with_mask(GuestThread& thread, PendingCall& call, const S
     if (memory.read(mask_address, pack, sizeof pack)) mask_address = pack[0];
   }
   if (mask_address == 0) return forward_call(thread, call, row);
+  // A signal that home took during this call before a move, and that only the call's mask lets through.
+  uint64_t mask = 0;
+  if (memory.read(mask_address, &mask, sizeof mask) && has_unblocked_signal(thread, mask))
+    return deliver_under_mask(thread, call, mask_address);
   Result<CallPlan> plan = plan_call(row, call.args(), memory);
   if (!plan) return bring_home(thread, call, std::string(row.name));
   for (;;) {

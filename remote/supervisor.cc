@@ -100,14 +100,20 @@ void Supervisor::serve_control(ControlMessage message) {
   };
   switch (type) {
     case ControlType::kReserve:
-      return decoded([&](const Reserve& order) { std::thread([this, order] { build_guest(order); }).detach(); },
-                     static_cast<Reserve*>(nullptr));
+      // The queue is there before the next message is read: none of this process's can miss it.
+      return decoded(
+          [&](const Reserve& order) {
+            auto queue = open_queue(order.pid);
+            std::thread([this, order, queue] { build_guest(order, queue); }).detach();
+          },
+          static_cast<Reserve*>(nullptr));
     case ControlType::kBringHome:
     case ControlType::kMoveTo:
       return decoded(
           [&](const MoveOrder& order) {
             bool home = type == ControlType::kBringHome;
-            std::thread([this, order, home] { move_guest(order, home); }).detach();
+            auto queue = open_queue(order.pid);
+            std::thread([this, order, home, queue] { move_guest(order, home, queue); }).detach();
           },
           static_cast<MoveOrder*>(nullptr));
     case ControlType::kExeced:

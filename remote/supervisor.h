@@ -117,7 +117,8 @@ class Supervisor {
   void answer_when_interrupted(GuestThread& thread, PendingCall& call, int64_t restart_code);
   void lose_channel(GuestThread& thread, PendingCall& call, const Error& error);
   void trace_call(GuestThread& thread, const SyscallRow& row, const CallText& text, int64_t result,
-                  AnsweredBy answered_by, int64_t started_ns, uint64_t total_ns, uint64_t home_ns);
+                  AnsweredBy answered_by, int64_t started_ns, uint64_t total_ns, uint64_t home_ns,
+                  std::vector<std::string> stack);
 
   // --- signals.cc
   /// Answers the call, and has the guest take what signals wait for it before it makes another step.
@@ -126,8 +127,13 @@ class Supervisor {
   void deliver_in_sigsuspend(GuestThread& thread, PendingCall& call);
   void deliver_under_mask(GuestThread& thread, PendingCall& call, uint64_t mask_address);
   void deliver_to_computing(GuestThread& thread);
-  /// For a thread in an interrupt stop of ours; detaches it.
-  void put_signals(GuestThread& thread, Tracee& tracee);
+  /// For a thread in an interrupt stop of ours. Detaches it, or leaves it in such a stop, at the first instruction
+  /// of the last handler.
+  enum class Then { kDetach, kKeep };
+  void put_signals(GuestThread& thread, Tracee& tracee, Then then = Then::kDetach);
+  static void mend_unread_call(Tracee& tracee);
+  /// The right to trace the thread; none while the guest is being moved, for then the mover has it.
+  static std::unique_lock<std::mutex> lock_tracer(GuestThread& thread);
 
   // --- split_calls.cc
   void split_call(GuestThread& thread, PendingCall& call, const SyscallRow& row);
@@ -155,15 +161,16 @@ class Supervisor {
 
   // --- rebuild.cc
   struct Building;
+  struct ImageQueue;
   Status ensure_sandbox(const Reserve& order);
-  void build_guest(Reserve order);
+  void build_guest(Reserve order, std::shared_ptr<ImageQueue> queue);
   Status rebuild(Building& building, ImageConnection& connection);
   Status receive_pages(Building& building, ImageConnection& connection);
   Status start_guest(Building& building);
 
   // --- freeze.cc
   struct Frozen;
-  void move_guest(MoveOrder order, bool home);
+  void move_guest(MoveOrder order, bool home, std::shared_ptr<ImageQueue> queue);
   Status freeze(Frozen& frozen);
   void thaw(Frozen& frozen);
   Result<ProcessState> capture(Frozen& frozen, uint32_t epoch);
@@ -171,11 +178,11 @@ class Supervisor {
   void hold(HoldOrder order);
 
   // --- image_queue.cc
-  struct ImageQueue;
   class QueueConnection;
   class SocketConnection;
   std::shared_ptr<ImageQueue> open_queue(int pid);
-  void close_queue(int pid);
+  /// Frees whoever waits for room in it, and the place, unless another operation has it by now.
+  void close_queue(int pid, const std::shared_ptr<ImageQueue>& queue);
   bool queue_message(int pid, ControlMessage& message);
 
   SupervisorOptions options_;

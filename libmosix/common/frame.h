@@ -92,6 +92,7 @@ enum class OutRule : uint16_t {
   kSpread = 6,     ///< what is left of the result after the kSpread regions before this one
 };
 
+/// Regions ascend and do not overlap, so that a reply can gather them in place.
 struct OutRegion {
   uint32_t offset;  ///< in scratch
   uint32_t max_bytes;

@@ -77,6 +77,10 @@ void ScratchLayout::put_outs_in_order() {
 }
 
 Result<CallPlan> ScratchLayout::finish(uint32_t number) {
+  // A deputy puts scratch at a page if its in part is one of whole sectors.
+  const bool has_sectors = std::any_of(rooms_.begin(), rooms_.end(),
+                                       [](const Place& place) { return place.alignment >= kSectorBytes; });
+  if (has_sectors) pad_to(plan_.scratch, kSectorBytes);
   plan_.body.number = number;
   plan_.body.in_bytes = static_cast<uint32_t>(plan_.scratch.size());
   uint64_t end = plan_.scratch.size();
@@ -94,11 +98,29 @@ Result<CallPlan> ScratchLayout::finish(uint32_t number) {
     plan_.body.args[pointer.from] = rooms_[pointer.room].offset;
   for (const Pointer& pointer : word_pointers_)
     plan_.relocs.push_back(Reloc{pointer.from, rooms_[pointer.room].offset});
-  for (size_t i = 0; i < plan_.outs.size(); ++i) plan_.outs[i].offset += rooms_[region_rooms_[i]].offset;
-  put_outs_in_order();
   plan_.body.reloc_count = static_cast<uint32_t>(plan_.relocs.size());
   plan_.body.out_count = static_cast<uint32_t>(plan_.outs.size());
+  sort_regions();
   return std::move(plan_);
+}
+
+/// By offset, as frame.h wants them. The kernel's order of iovecs is kept: their rooms lie in it.
+void ScratchLayout::sort_regions() {
+  std::vector<size_t> order(plan_.outs.size());
+  for (size_t i = 0; i < order.size(); ++i) {
+    order[i] = i;
+    plan_.outs[i].offset += rooms_[region_rooms_[i]].offset;
+  }
+  std::sort(order.begin(), order.end(),
+            [&](size_t a, size_t b) { return plan_.outs[a].offset < plan_.outs[b].offset; });
+  std::vector<OutRegion> outs;
+  std::vector<OutDestination> destinations;
+  for (size_t i : order) {
+    outs.push_back(plan_.outs[i]);
+    destinations.push_back(plan_.destinations[i]);
+  }
+  plan_.outs = std::move(outs);
+  plan_.destinations = std::move(destinations);
 }
 
 Result<CallPlan> CallPlanner::plan() {

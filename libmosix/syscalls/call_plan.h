@@ -61,7 +61,7 @@ struct CallPlan {
 /// is not kHome or kSplit, fails with kCannotCarry, the only error: bring the process home.
 ///
 /// Buffers of whole sectors at whole sectors (O_DIRECT) keep their alignment as offsets in scratch, up to a
-/// page: scratch itself should begin at a page.
+/// page, and then the in part is one of whole sectors: by that a deputy knows to put scratch at a page.
 Result<CallPlan> plan_call(const SyscallRow& row, const std::array<uint64_t, 6>& args, GuestMemory& memory);
 
 /// What a REPLY frame says, checked against the plan.

@@ -17,6 +17,9 @@ namespace mosix {
 /// What data may take of a frame; the rest is for the structures around it.
 inline constexpr uint64_t kMaxDataBytes = kMaxScratchBytes - (512u << 10);
 
+/// What O_DIRECT wants of addresses and sizes.
+inline constexpr uint32_t kSectorBytes = 512;
+
 using Room = uint32_t;
 
 class ScratchLayout {
@@ -90,6 +93,7 @@ class ScratchLayout {
     rooms_.push_back(place);
     return static_cast<Room>(rooms_.size() - 1);
   }
+  void sort_regions();
   static void pad_to(std::vector<uint8_t>& bytes, uint32_t alignment) {
     bytes.resize((bytes.size() + alignment - 1) / alignment * alignment);
   }
@@ -104,8 +108,7 @@ class ScratchLayout {
 
 /// Offsets in scratch keep what alignment a buffer of whole sectors has, because O_DIRECT asks for it.
 inline uint32_t alignment_for(uint64_t address, uint64_t bytes) {
-  constexpr uint64_t kSector = 512;
-  if (bytes == 0 || address % kSector != 0 || bytes % kSector != 0) return 16;
+  if (bytes == 0 || address % kSectorBytes != 0 || bytes % kSectorBytes != 0) return 16;
   return static_cast<uint32_t>(std::min<uint64_t>(address & (~address + 1), 4096));
 }
 

@@ -262,6 +262,7 @@ TEST_CASE("O_DIRECT buffers keep their alignment") {
     CHECK(targets[0] % 4096 == 0);
     CHECK(targets[1] % 4096 == 0);
     CHECK(targets[2] % 512 == 0);
+    CHECK(plan->body.in_bytes % 512 == 0);  // by which a deputy knows
   }
   munmap(page, 16384);
 }
