@@ -8,7 +8,7 @@ trap 'echo "leaving with $?"' EXIT
 for i in 1 2 3 4 5; do kill -USR1 $$; done
 echo "handled $count"
 
-seq 1 2000 | grep 7 | sed 's/7/seven/g' | tr a-z A-Z | sort -r | head -n 3
+seq 1 2000 | grep 7 | sed 's/7/seven/g' | tr a-z A-Z | sort -r | sed -n 1,3p
 echo "status of the parts: ${PIPESTATUS[*]}"
 
 cat <<END | while read -r name number; do echo "$name=$((number * number))"; done
