@@ -103,6 +103,12 @@ Result<std::shared_ptr<CachedFile>> FileCache::open(const FileKey& key, const st
   return file;
 }
 
+std::shared_ptr<CachedFile> FileCache::find(const FileKey& key) {
+  std::lock_guard lock(mutex_);
+  auto found = files_.find(key);
+  return found == files_.end() ? nullptr : found->second;
+}
+
 std::shared_ptr<CachedFile> FileCache::by_inode(uint64_t inode) {
   std::lock_guard lock(mutex_);
   auto found = inodes_.find(inode);

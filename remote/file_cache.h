@@ -50,6 +50,8 @@ class FileCache {
  public:
   /// The file of that key, made if it is not here yet.
   Result<std::shared_ptr<CachedFile>> open(const FileKey& key, const std::string& path);
+  /// The same, or null: none is made.
+  std::shared_ptr<CachedFile> find(const FileKey& key);
   /// The file behind a memfd inode of a guest's maps, or null.
   std::shared_ptr<CachedFile> by_inode(uint64_t inode);
 

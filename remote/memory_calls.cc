@@ -3,6 +3,7 @@
 // protection, placement and partial pages are this kernel's business. Then home mirrors the mapping at the
 // address that was chosen here, so that it keeps its identity for the way back.
 #include <fcntl.h>
+#include <limits.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -30,6 +31,16 @@ Result<size_t> read_file_at_home(GuestThread& thread, uint64_t fd, uint64_t offs
   if (reply.outs.empty() || reply.outs[0].size() > bytes) return fail(EBADMSG, "read of a mapped file at home");
   memcpy(data, reply.outs[0].data(), reply.outs[0].size());
   return reply.outs[0].size();
+}
+
+/// What /proc/self/fd says at home, for people: where the file is in a stack or a message.
+std::string path_at_home(GuestThread& thread, uint64_t fd) {
+  std::string link = "/proc/self/fd/" + std::to_string(fd);
+  CallPlan plan = buffer_plan(SYS_readlink, {0, 0, PATH_MAX, 0, 0, 0}, 0, link.c_str(),
+                              static_cast<uint32_t>(link.size() + 1), 1, PATH_MAX, OutRule::kResult, 1);
+  Result<CallReply> reply = ask_home(thread, plan);
+  if (!reply || reply->result <= 0 || reply->outs.empty()) return "file-" + std::to_string(fd);
+  return std::string(reply->outs[0].begin(), reply->outs[0].end());
 }
 
 }  // namespace
@@ -73,7 +84,8 @@ void Supervisor::map_file(GuestThread& thread, PendingCall& call) {
 
   FileKey key{.device = info.st_dev, .inode = info.st_ino, .size = static_cast<uint64_t>(info.st_size),
               .mtime_ns = info.st_mtim.tv_sec * 1000000000 + info.st_mtim.tv_nsec};
-  Result<std::shared_ptr<CachedFile>> file = files_.open(key, "inode-" + std::to_string(key.inode));
+  Result<std::shared_ptr<CachedFile>> file(files_.find(key));
+  if (*file == nullptr) file = files_.open(key, path_at_home(thread, args[4]));
   if (!file) return call.answer(-ENOMEM);
   Status filled = (*file)->fill(args[5], args[1], [&](uint64_t offset, void* data, size_t bytes) {
     return read_file_at_home(thread, args[4], offset, data, bytes);
