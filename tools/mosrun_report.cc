@@ -34,11 +34,22 @@ void forward(int signal) {
   if (forward_to > 0) kill(forward_to, signal);
 }
 
+constexpr int kForwarded[] = {SIGTERM, SIGHUP, SIGUSR1, SIGUSR2};
+
+/// Holds back what is to be forwarded until there is a child to forward it to; returns the mask before.
+sigset_t hold_signals() {
+  sigset_t held, before;
+  sigemptyset(&held);
+  for (int signal : kForwarded) sigaddset(&held, signal);
+  sigprocmask(SIG_BLOCK, &held, &before);
+  return before;
+}
+
 /// As time(1): the terminal's signals are the program's business; what is sent to us alone is passed on.
 void share_signals(pid_t child) {
   forward_to = child;
   for (int signal : {SIGINT, SIGQUIT}) std::signal(signal, SIG_IGN);
-  for (int signal : {SIGTERM, SIGHUP, SIGUSR1, SIGUSR2}) std::signal(signal, forward);
+  for (int signal : kForwarded) std::signal(signal, forward);
 }
 
 double seconds(const timeval& time) {
@@ -113,13 +124,18 @@ void watch(pid_t child, AwayTime& away) {
 
 int run_with_report(const std::function<int()>& program) {
   auto begin = std::chrono::steady_clock::now();
+  sigset_t mask = hold_signals();
   pid_t child = fork();
   if (child < 0) {
     fmt::print(stderr, "mosrun: fork: {}\n", strerror(errno));
     return 125;
   }
-  if (child == 0) _exit(program());
+  if (child == 0) {
+    sigprocmask(SIG_SETMASK, &mask, nullptr);
+    _exit(program());
+  }
   share_signals(child);
+  sigprocmask(SIG_SETMASK, &mask, nullptr);
   AwayTime away(child);
   watch(child, away);
   int status = 0;

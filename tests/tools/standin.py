@@ -4,6 +4,7 @@ back is scripted. Everything lies in a temporary run directory and is gone after
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -126,6 +127,15 @@ class ToolTest(unittest.TestCase):
             self.assertEqual(result.stdout, out)
         if err is not None:
             self.assertIn(err, result.stderr)
+
+
+def end_session(process):
+    """Ends a process started in a session of its own, with all that it left there."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait(TIMEOUT)
 
 
 def refusal(code, text):

@@ -9,7 +9,7 @@ import stat
 import subprocess
 import unittest
 
-from standin import TIMEOUT, ToolTest, refusal
+from standin import TIMEOUT, ToolTest, end_session, refusal
 
 NODES = {"ok": True, "nodes": [
     {"name": "node1", "id": 1, "address": "10.0.0.1", "up": True, "load": 1.0, "cpus": 2},
@@ -232,8 +232,9 @@ class Report(MosrunTest):
 
     def test_signals_are_passed_on(self):
         process = subprocess.Popen(["mosrun", "--report", "sh", "-c", "trap 'exit 9' TERM; echo up; while :; do sleep 0.01; done"],
-                                   env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        self.addCleanup(process.kill)
+                                   env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                   start_new_session=True)
+        self.addCleanup(end_session, process)
         self.assertEqual(process.stdout.readline(), "up\n")
         process.terminate()
         _, errors = process.communicate(timeout=TIMEOUT)

@@ -9,7 +9,7 @@ import subprocess
 import threading
 import unittest
 
-from standin import TIMEOUT, ToolTest, refusal
+from standin import TIMEOUT, ToolTest, end_session, refusal
 
 
 # Above every pid_max: these processes are nowhere, so that a trace ends when nothing more comes.
@@ -236,8 +236,9 @@ class Commands(MostraceTest):
 
     def test_command_is_stopped_with_us(self):
         process = subprocess.Popen(["mostrace", "sh", "-c", "trap 'exit 9' TERM; echo up; while :; do sleep 0.01; done"],
-                                   env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        self.addCleanup(process.kill)
+                                   env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                   start_new_session=True)
+        self.addCleanup(end_session, process)
         self.assertEqual(process.stdout.readline(), "up\n")
         process.terminate()
         process.communicate(timeout=TIMEOUT)
