@@ -167,7 +167,7 @@ void Custodian::drop(const Record& record) {
     auto at = records_.find(record->pid);
     if (at == records_.end() || at->second != record) return;
     records_.erase(at);
-    guests_ended_ms_.erase(record->pid);
+    guests_ended_.erase(record->pid);
     wants_home_.erase(record->pid);
   }
   epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, record->pidfd.get(), nullptr);
@@ -210,12 +210,13 @@ void Custodian::tick() {
     for (auto& [pid, record] : records_) {
       if (record->place().node == nullptr) continue;
       away.push_back(record);
-      auto ended = guests_ended_ms_.find(pid);
-      if (ended != guests_ended_ms_.end() && record->busy.empty() &&
-          now_ms() - ended->second > kGuestEndedGraceMs)
+      auto ended = guests_ended_.find(pid);
+      // An older one than the guest that is away now: the process has executed, or moved, since then.
+      if (ended == guests_ended_.end() || ended->second.epoch != record->place().epoch) continue;
+      if (record->busy.empty() && now_ms() - ended->second.heard_ms > kGuestEndedGraceMs)
         orphans.push_back(record);
     }
-    for (const Record& record : orphans) guests_ended_ms_.erase(record->pid);
+    for (const Record& record : orphans) guests_ended_.erase(record->pid);
   }
   for (const Record& record : away) look_at_state(*record);
   for (const Record& record : orphans) kill_process(record, "its guest has ended on " + record->where());
@@ -267,7 +268,12 @@ void Custodian::heard(const std::shared_ptr<AwayNode>& node, ControlMessage mess
     case ControlType::kChildBorn:
       return with<ChildBorn>(message, [&](auto& born) { child_born(node, born); });
     case ControlType::kGone:
-      return with<ProcessRef>(message, [&](auto& gone) { guest_ended(node, gone.pid); });
+      return with<ProcessRef>(message, [&](auto& gone) { guest_ended(node, gone); });
+    case ControlType::kClockAsk:
+      return with<ClockReading>(message, [&](auto& question) {
+        ClockReading now{question.number, clock_ns(CLOCK_MONOTONIC), clock_ns(CLOCK_BOOTTIME)};
+        (void)node->send(ControlType::kClockTell, now);
+      });
     case ControlType::kTrace:
       return with<TraceEvent>(message, [&](auto& event) { link_.trace(event); });
     case ControlType::kStatistics:
@@ -328,11 +334,11 @@ void Custodian::statistics(const GuestStatistics& figures) {
   announce(record);
 }
 
-void Custodian::guest_ended(const std::shared_ptr<AwayNode>& node, int pid) {
-  Record record = find(pid);
+void Custodian::guest_ended(const std::shared_ptr<AwayNode>& node, const ProcessRef& gone) {
+  Record record = find(gone.pid);
   if (!record || record->place().node != node) return;
   std::lock_guard lock(mutex_);
-  guests_ended_ms_[pid] = now_ms();
+  guests_ended_[gone.pid] = {gone.epoch, now_ms()};
 }
 
 }  // namespace mosix

@@ -63,7 +63,7 @@ class Custodian : public AwayNode::Listener {
   void in_thread(std::function<void()> work);
   void child_born(const std::shared_ptr<AwayNode>& node, const ChildBorn& born);
   void statistics(const GuestStatistics& figures);
-  void guest_ended(const std::shared_ptr<AwayNode>& node, int pid);
+  void guest_ended(const std::shared_ptr<AwayNode>& node, const ProcessRef& gone);
   void abort(const AbortOrder& order);
 
   // --- orders.cc
@@ -109,7 +109,11 @@ class Custodian : public AwayNode::Listener {
   std::map<int, Record> records_;
   std::map<std::string, std::shared_ptr<AwayNode>> nodes_;
   std::map<int, std::shared_ptr<ExecWatch>> watches_;
-  std::map<int, int64_t> guests_ended_ms_;  ///< remotes that have ended, until their process has
+  struct EndedGuest {
+    uint32_t epoch = 0;
+    int64_t heard_ms = 0;
+  };
+  std::map<int, EndedGuest> guests_ended_;  ///< remotes that have ended, until their process has
   std::map<int, std::string> wants_home_;   ///< busy ones that a supervisor wants to send home
   std::map<int, bool> traced_;              ///< pid (0: all) to "with stacks"
   int threads_ = 0;                         ///< operations under way
