@@ -60,12 +60,17 @@ Status abort_call(ProcessRecord& record, const AbortOrder& order) {
   if (!stopped) return {};
   TRY(user_regs_struct registers, tracee.registers());
   uint64_t slot = slot_of(window, registers.rsp);
-  if (slot == 0) return tracee.detach();
+  if (slot == 0) {
+    let_go_unnoticed(tracee);
+    return {};
+  }
   TRY(ProcessMemory memory, ProcessMemory::open(record.pid));
   TRY_VOID(memory.write_value(slot + offsetof(AgentSlot, abort_sequence), order.sequence));
   TRY(uint32_t current, memory.read_value<uint32_t>(slot + offsetof(AgentSlot, current_sequence)));
   if (current == order.sequence) TRY_VOID(lead_out(tracee, memory, window, slot, registers));
-  return tracee.detach();
+  // A later call than the one that was to be aborted must not notice.
+  let_go_unnoticed(tracee);
+  return {};
 }
 
 }  // namespace mosix

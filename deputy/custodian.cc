@@ -246,6 +246,12 @@ void Custodian::look_at_state(ProcessRecord& record) {
 
 namespace {
 
+int64_t clock_ns(clockid_t clock) {
+  timespec now{};
+  clock_gettime(clock, &now);
+  return now.tv_sec * 1'000'000'000 + now.tv_nsec;
+}
+
 template <class M, class F>
 void with(const ControlMessage& message, F&& act) {
   Result<M> value = decode_message<M>(message.body);
@@ -269,6 +275,11 @@ void Custodian::heard(const std::shared_ptr<AwayNode>& node, ControlMessage mess
       return with<ChildBorn>(message, [&](auto& born) { child_born(node, born); });
     case ControlType::kGone:
       return with<ProcessRef>(message, [&](auto& gone) { guest_ended(node, gone); });
+    case ControlType::kClockAsk:
+      return with<ClockReading>(message, [&](auto& question) {
+        ClockReading now{question.number, clock_ns(CLOCK_MONOTONIC), clock_ns(CLOCK_BOOTTIME)};
+        (void)node->send(ControlType::kClockTell, now);
+      });
     case ControlType::kClockAsk:
       return with<ClockReading>(message, [&](auto& question) {
         ClockReading now{question.number, clock_ns(CLOCK_MONOTONIC), clock_ns(CLOCK_BOOTTIME)};

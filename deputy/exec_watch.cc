@@ -85,7 +85,7 @@ Result<ExecWatch::Outcome> ExecWatch::wait() {
     if (!stop && stop.error().code != ETIMEDOUT) return fail(std::move(stop.error()));
     if (!stop) {
       if (!give_up()) continue;
-      tracee_.reset();  // interrupts and detaches
+      let_go();
       hands_.release();
       return Outcome::kFailed;
     }
@@ -124,6 +124,21 @@ Result<ExecWatch::Outcome> ExecWatch::follow(Tracee& tracee, const StopInfo& sto
     if (next.gone()) return Outcome::kEnded;
     if (*done) return Outcome::kExeced;
   }
+}
+
+/// The thread is on its way from the exec that failed, perhaps in its next call already.
+void ExecWatch::let_go() {
+  constexpr int kStopLimitMs = 1000;
+  while (tracee_->interrupt()) {
+    auto stop = tracee_->wait_stop(kStopLimitMs);
+    if (!stop || stop->gone()) break;
+    if (stop->kind == StopKind::kInterrupt || stop->kind == StopKind::kGroupStop) {
+      let_go_unnoticed(*tracee_);
+      break;
+    }
+    if (!tracee_->resume(stop->kind == StopKind::kSignal ? stop->signal : 0)) break;
+  }
+  tracee_.reset();
 }
 
 bool ExecWatch::give_up() {

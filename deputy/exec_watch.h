@@ -33,6 +33,7 @@ class ExecWatch {
 
  private:
   bool give_up();
+  void let_go();
   Result<Outcome> follow(Tracee& tracee, const StopInfo& stop, bool* done);
   HeldProcess& hands_;
   std::optional<Tracee> tracee_;

@@ -1,5 +1,6 @@
 #include "deputy/held_process.h"
 
+#include <sys/syscall.h>
 #include <time.h>
 
 #include <chrono>
@@ -49,9 +50,27 @@ void HeldProcess::adopt(Tracee tracee) {
   process_.threads.push_back(std::move(tracee));
 }
 
-void HeldProcess::release() {
-  (void)process_.detach_all();
+void let_go_unnoticed(Tracee& tracee) {
+  constexpr int64_t kEintr = -4, kRestartNoHand = -514;
+  if (!tracee.attached() || !tracee.stopped()) return;
+  if (tracee.last_stop().kind == StopKind::kInterrupt) {
+    Result<user_regs_struct> registers = tracee.registers();
+    if (registers && static_cast<int64_t>(registers->rax) == kEintr &&
+        static_cast<int64_t>(registers->orig_rax) >= 0 && registers->orig_rax != SYS_close) {
+      registers->rax = static_cast<uint64_t>(kRestartNoHand);
+      (void)tracee.set_registers(*registers);
+    }
+  }
+  (void)tracee.detach();
+}
+
+void HeldProcess::let_all_go() {
+  for (Tracee& tracee : process_.threads) let_go_unnoticed(tracee);
   process_.threads.clear();
+}
+
+void HeldProcess::release() {
+  let_all_go();
   if (lock_.owns_lock()) lock_.unlock();
 }
 
@@ -75,8 +94,7 @@ Status HeldProcess::stop_where(const ProcessMemory& memory, uint64_t window, int
     if (Clock::now() > deadline)
       return fail(EBUSY, "a thread of process " + std::to_string(record_.pid) +
                              " is in a call that cannot be interrupted");
-    (void)process_.detach_all();  // the right to trace stays ours
-    process_.threads.clear();
+    let_all_go();  // the right to trace stays ours
     short_pause();
   }
 }

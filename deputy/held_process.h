@@ -35,12 +35,17 @@ class HeldProcess {
 
  private:
   using Settled = std::function<bool(const AgentSlot& slot, uint64_t rip_offset)>;
+  void let_all_go();
   Status stop_where(const ProcessMemory& memory, uint64_t window, int limit_ms, const Settled& settled);
 
   ProcessRecord& record_;
   std::unique_lock<std::timed_mutex> lock_;
   StoppedProcess process_;
 };
+
+/// Lets go of a thread that an interrupt of ours has stopped, as if it had not: calls that say EINTR outright
+/// (those of epoll and of semaphores, sigtimedwait) begin again, unless a signal has come as well.
+void let_go_unnoticed(Tracee& tracee);
 
 /// The slot that a thread of the agent runs on, from its stack pointer; 0 if that is not in the window.
 uint64_t slot_of(uint64_t window, uint64_t stack_pointer);

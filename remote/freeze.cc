@@ -227,6 +227,8 @@ Result<ProcessState> Supervisor::capture(Frozen& frozen, uint32_t epoch) {
     out.altstack_flags = stack.flags;
     out.altstack_size = stack.size;
     out.name = read_comm(outer, thread.outer_tid).value_or("");
+    CpuTimes used = cpu_times(guest, &thread);
+    out.cpu_ns = used.user_ns + used.system_ns;
     {
       // Signals that came and have not been given are home's to offer again.
       std::lock_guard lock(thread.mutex);
@@ -273,10 +275,9 @@ Result<ProcessState> Supervisor::capture(Frozen& frozen, uint32_t epoch) {
   state.boottime_ns = clock_now(CLOCK_BOOTTIME);
   struct rlimit stack_limit {};
   if (prlimit(outer, RLIMIT_STACK, nullptr, &stack_limit) == 0) state.stack_limit = stack_limit.rlim_cur;
-  auto stat = read_proc_stat(outer);
-  uint64_t tick_ns = 1000000000u / static_cast<uint64_t>(sysconf(_SC_CLK_TCK));
-  state.user_cpu_ns = guest.cpu_before_ns[0] + (stat ? stat->utime * tick_ns : 0);
-  state.system_cpu_ns = guest.cpu_before_ns[1] + (stat ? stat->stime * tick_ns : 0);
+  CpuTimes used = cpu_times(guest, nullptr);
+  state.user_cpu_ns = used.user_ns;
+  state.system_cpu_ns = used.system_ns;
   return state;
 }
 

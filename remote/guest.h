@@ -55,6 +55,7 @@ struct GuestThread {
   uint32_t sequence = 0;
   uint32_t signals_received = 0;  ///< number of the last signal that came over the channel; all are in our hands
   std::vector<WaitingSignal> waiting;
+  uint64_t cpu_before_ns = 0;  ///< processor time spent on other away nodes
   bool answered_restart = false;  ///< the last call that a worker answered was answered by a restart code
   bool interrupted = false;  ///< somebody has interrupted it by ptrace: restart codes may be answered
   std::optional<CallPlan> aborted_plan;  ///< of a call that goes on with restart_syscall

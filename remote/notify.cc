@@ -172,7 +172,12 @@ void Supervisor::dispatch(GuestThread& thread, PendingCall& call, const SyscallR
       guest.local_answers.fetch_add(1, std::memory_order_relaxed);
       judge_memory_call(thread, call, row);
       break;
-    case Where::kHome: forward_call(thread, call, row); break;
+    case Where::kHome: {
+      bool tells_rest = (row.number == SYS_nanosleep && call.args()[1] != 0) ||
+                        (row.number == SYS_clock_nanosleep && call.args()[3] != 0 && (call.args()[1] & TIMER_ABSTIME) == 0);
+      tells_rest ? sleep_at_home(thread, call, row) : forward_call(thread, call, row);
+      break;
+    }
     case Where::kSplit:
       by = AnsweredBy::kSplit;
       split_call(thread, call, row);

@@ -76,14 +76,37 @@ struct Supervisor::Building {
   std::vector<std::shared_ptr<CachedFile>> files;
 };
 
+void Supervisor::note_home_clocks(const ClockReading& told) {
+  int64_t monotonic = told.monotonic_ns - clock_now(CLOCK_MONOTONIC);
+  int64_t boottime = told.boottime_ns - clock_now(CLOCK_BOOTTIME);
+  std::lock_guard lock(clock_mutex_);
+  monotonic_offset_ns_ = std::max(monotonic, monotonic_offset_ns_.value_or(monotonic));
+  boottime_offset_ns_ = std::max(boottime, boottime_offset_ns_.value_or(boottime));
+  last_clock_answer_ = told.number;
+  clock_changed_.notify_all();
+}
+
+/// Each reading is late by its way here; the offsets of a namespace are set once and for all, so it is worth some
+/// round trips to find a quick one.
+void Supervisor::ask_home_clocks() {
+  constexpr uint32_t kQuestions = 8;
+  constexpr auto kLimit = std::chrono::milliseconds(200);
+  for (uint32_t number = 1; number <= kQuestions; ++number) {
+    if (!send_control(ControlType::kClockAsk, encode_message(ClockReading{.number = number}))) return;
+    std::unique_lock lock(clock_mutex_);
+    if (!clock_changed_.wait_for(lock, kLimit, [&] { return last_clock_answer_ >= number; })) return;
+  }
+}
+
 Status Supervisor::ensure_sandbox(const Reserve& order) {
   std::lock_guard lock(sandbox_mutex_);
   if (sandbox_) return {};
   SandboxOptions options;
   if (order.monotonic_ns != 0) {
-    // Never ahead of home: what passed on the way makes it late by that much.
-    options.monotonic_offset_ns = order.monotonic_ns - clock_now(CLOCK_MONOTONIC);
-    options.boottime_offset_ns = order.boottime_ns - clock_now(CLOCK_BOOTTIME);
+    ask_home_clocks();
+    std::lock_guard clocks(clock_mutex_);
+    options.monotonic_offset_ns = monotonic_offset_ns_.value_or(0);
+    options.boottime_offset_ns = boottime_offset_ns_.value_or(0);
   }
   TRY(sandbox_, Sandbox::create(options));
   eventfd_write(wake_fd_.get(), 1);
@@ -128,6 +151,8 @@ void Supervisor::build_guest(Reserve order, std::shared_ptr<ImageQueue> queue) {
 
     TRY(ControlMessage next, queue->pop(kStageTimeoutMs));
     if (next.type != static_cast<uint16_t>(ControlType::kGo)) return fail(ECANCELED, "the move was called off");
+    // Before it runs: its end, which may be near, must not be told first.
+    note_guest(*guest, "guest");
     return start_guest(building);
   };
   Status done = work();
@@ -135,7 +160,6 @@ void Supervisor::build_guest(Reserve order, std::shared_ptr<ImageQueue> queue) {
   if (done) {
     ProcessRef running{.pid = order.pid, .epoch = order.epoch};
     send_control(ControlType::kRunning, encode_message(running));
-    note_guest(*guest, "guest");
     log_info("guest " + std::to_string(order.pid) + " (" + guest->program + ") from " + options_.home_name + " runs");
     return;
   }
@@ -328,6 +352,7 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
     record->outer_tid = building.tracees[i].tid();
     record->slot = state.threads[i].slot;
     record->signals_received = state.threads[i].signals_acked;
+    record->cpu_before_ns = state.threads[i].cpu_ns;
     record->led = true;
     guest.threads[record->tid] = record;
     guest.slots.insert(record->slot);

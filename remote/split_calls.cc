@@ -11,6 +11,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <utility>
+
 #include "libmosix/agent/agent.h"
 #include "libmosix/agent/agent_image.h"
 #include "libmosix/common/log.h"
@@ -47,27 +50,6 @@ uint64_t cpu_ns(int outer_id, bool whole_process) {
   return static_cast<uint64_t>(used.tv_sec) * 1000000000u + static_cast<uint64_t>(used.tv_nsec);
 }
 
-struct CpuTimes {
-  uint64_t user_ns = 0, system_ns = 0;
-};
-
-/// User and system part, in the proportion of the kernel's ticks.
-CpuTimes cpu_times(const Guest& guest, const GuestThread* thread) {
-  int outer = thread != nullptr ? thread->outer_tid : guest.outer_pid;
-  uint64_t total = cpu_ns(outer, thread == nullptr);
-  auto stat = thread != nullptr ? read_thread_stat(guest.outer_pid, outer) : read_proc_stat(outer);
-  uint64_t user_ticks = stat ? stat->utime : 0, system_ticks = stat ? stat->stime : 0;
-  uint64_t ticks = user_ticks + system_ticks;
-  CpuTimes times;
-  times.system_ns = ticks == 0 ? 0 : total / ticks * system_ticks;
-  times.user_ns = total - times.system_ns;
-  if (thread == nullptr) {
-    times.user_ns += guest.cpu_before_ns[0];
-    times.system_ns += guest.cpu_before_ns[1];
-  }
-  return times;
-}
-
 void add_timeval(uint8_t* at, uint64_t ns) {
   timeval value;
   memcpy(&value, at, sizeof value);
@@ -89,6 +71,25 @@ bool has_unblocked_signal(GuestThread& thread, uint64_t mask) {
 }
 
 }  // namespace
+
+/// User and system part, in the proportion of the kernel's ticks.
+CpuTimes cpu_times(const Guest& guest, const GuestThread* thread) {
+  int outer = thread != nullptr ? thread->outer_tid : guest.outer_pid;
+  uint64_t total = cpu_ns(outer, thread == nullptr);
+  auto stat = thread != nullptr ? read_thread_stat(guest.outer_pid, outer) : read_proc_stat(outer);
+  uint64_t user_ticks = stat ? stat->utime : 0, system_ticks = stat ? stat->stime : 0;
+  uint64_t ticks = user_ticks + system_ticks;
+  CpuTimes times;
+  times.system_ns = ticks == 0 ? 0 : total / ticks * system_ticks;
+  times.user_ns = total - times.system_ns;
+  if (thread == nullptr) {
+    times.user_ns += guest.cpu_before_ns[0];
+    times.system_ns += guest.cpu_before_ns[1];
+  } else {
+    times.user_ns += thread->cpu_before_ns;
+  }
+  return times;
+}
 
 void Supervisor::split_call(GuestThread& thread, PendingCall& call, const SyscallRow& row) {
   switch (row.split) {
@@ -266,6 +267,60 @@ void Supervisor::timed_with_mask(GuestThread& thread, PendingCall& call, const S
         waiting = !thread.waiting.empty();
       }
       if (waiting) return deliver_under_mask(thread, call, mask_address);
+    }
+    if (finish_call(thread, call, *plan, reply)) return;
+  }
+}
+
+/// Reads home's copy of the guest's memory: a call of the deputy's own, on itself.
+Result<CallReply> Supervisor::read_at_home(GuestThread& thread, uint64_t address, uint32_t bytes) {
+  constexpr uint32_t kData = 32;
+  uint64_t ranges[4] = {0, bytes, address, bytes};  // iovec here (its pointer is a reloc), iovec there
+  CallPlan plan = buffer_plan(SYS_process_vm_readv, {static_cast<uint64_t>(thread.guest->pid), 0, 1, 16, 1, 0}, 1, ranges,
+                              sizeof ranges, -1, 0, OutRule::kFixed, 0);
+  plan.body.arg_relocs |= 1u << 3;
+  plan.relocs.push_back({.at = 0, .target = kData});
+  plan.body.reloc_count = 1;
+  plan.outs.push_back({.offset = kData, .max_bytes = bytes, .rule = static_cast<uint16_t>(OutRule::kResult),
+                       .reserved = 0, .param = 1});
+  plan.destinations.push_back({.max_bytes = bytes});
+  plan.body.out_count = 1;
+  plan.body.scratch_bytes = (kData + bytes + 15) & ~15u;
+  return exchange(thread, plan);
+}
+
+/// A sleep that is interrupted tells what is left of it, at a pointer that home's kernel keeps in the thread's
+/// restart block for as long as the sleep lasts, wherever the guest moves meanwhile. So it gets the guest's own
+/// pointer, into home's copy of its memory, and not one into scratch, which a process at home does not have.
+void Supervisor::sleep_at_home(GuestThread& thread, PendingCall& call, const SyscallRow& row) {
+  size_t rest_index = row.number == SYS_nanosleep ? 1 : 3;
+  std::array<uint64_t, 6> args = call.args();
+  uint64_t rest = std::exchange(args[rest_index], 0);
+  NotifiedMemory memory(thread.outer_tid);
+  Result<CallPlan> plan = plan_call(row, args, memory);
+  if (!plan) return bring_home(thread, call, std::string(row.name));
+  Result<CallReply> probe = read_at_home(thread, rest, sizeof(timespec));
+  bool known_at_home = probe && probe->verdict == Verdict::kDone && probe->result == sizeof(timespec);
+  if (known_at_home) plan->body.args[rest_index] = rest;
+  timespec wanted{}, began{};
+  bool readable = memory.read(args[rest_index - 1], &wanted, sizeof wanted).has_value();
+  clock_gettime(CLOCK_MONOTONIC, &began);
+  for (;;) {
+    Result<CallReply> reply = exchange(thread, *plan);
+    if (reply && reply->verdict == Verdict::kDone && reply->result == -EINTR) {
+      timespec left{};
+      Result<CallReply> told = fail(ENOENT, "");
+      if (known_at_home) told = read_at_home(thread, rest, sizeof left);
+      if (told && told->result == sizeof left && !told->outs.empty() && told->outs[0].size() == sizeof left) {
+        memcpy(&left, told->outs[0].data(), sizeof left);
+      } else if (readable) {
+        // Memory that only the guest has: what is left by this node's clock.
+        timespec now{};
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        int64_t ns = (wanted.tv_sec - (now.tv_sec - began.tv_sec)) * 1000000000 + wanted.tv_nsec - (now.tv_nsec - began.tv_nsec);
+        left = {std::max<int64_t>(ns, 0) / 1000000000, std::max<int64_t>(ns, 0) % 1000000000};
+      }
+      if (!memory.write(rest, &left, sizeof left)) reply->result = -EFAULT;
     }
     if (finish_call(thread, call, *plan, reply)) return;
   }

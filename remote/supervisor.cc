@@ -103,10 +103,13 @@ void Supervisor::serve_control(ControlMessage message) {
       // The queue is there before the next message is read: none of this process's can miss it.
       return decoded(
           [&](const Reserve& order) {
+            if (order.monotonic_ns != 0) note_home_clocks({0, order.monotonic_ns, order.boottime_ns});
             auto queue = open_queue(order.pid);
             std::thread([this, order, queue] { build_guest(order, queue); }).detach();
           },
           static_cast<Reserve*>(nullptr));
+    case ControlType::kClockTell:
+      return decoded([&](const ClockReading& told) { note_home_clocks(told); }, static_cast<ClockReading*>(nullptr));
     case ControlType::kBringHome:
     case ControlType::kMoveTo:
       return decoded(

@@ -43,6 +43,12 @@ struct Answer {
   void apply(PendingCall& call) const { run_here ? call.let_run_here() : call.answer(result); }
 };
 
+struct CpuTimes {
+  uint64_t user_ns = 0, system_ns = 0;
+};
+/// Processor time that a guest (or one thread of it) has spent away from home, here and before.
+CpuTimes cpu_times(const Guest& guest, const GuestThread* thread);
+
 /// Where an image comes from or goes to: a connection that carries control messages about one process.
 class ImageConnection {
  public:
@@ -144,6 +150,8 @@ class Supervisor {
   void change_mask_at_home(GuestThread& thread, PendingCall& call, uint64_t how, uint64_t set);
   void suspend(GuestThread& thread, PendingCall& call, const SyscallRow& row);
   void timed_with_mask(GuestThread& thread, PendingCall& call, const SyscallRow& row);
+  Result<CallReply> read_at_home(GuestThread& thread, uint64_t address, uint32_t bytes);
+  void sleep_at_home(GuestThread& thread, PendingCall& call, const SyscallRow& row);
   void restart(GuestThread& thread, PendingCall& call);
   void times(GuestThread& thread, PendingCall& call, const SyscallRow& row);
   void forward_then_run_here(GuestThread& thread, PendingCall& call, const SyscallRow& row);
@@ -163,6 +171,8 @@ class Supervisor {
   struct Building;
   struct ImageQueue;
   Status ensure_sandbox(const Reserve& order);
+  void note_home_clocks(const ClockReading& told);
+  void ask_home_clocks();
   void build_guest(Reserve order, std::shared_ptr<ImageQueue> queue);
   Status rebuild(Building& building, ImageConnection& connection);
   Status receive_pages(Building& building, ImageConnection& connection);
@@ -201,6 +211,12 @@ class Supervisor {
   std::map<int, std::shared_ptr<GuestThread>> outer_threads_;  // by outer tid
   std::map<int, int> reaped_;                                  // pid -> wait status, not yet asked for
   std::condition_variable_any registry_changed_;
+
+  // Home's clocks minus ours, never too high: the best that readings have told.
+  std::mutex clock_mutex_;
+  std::condition_variable clock_changed_;
+  std::optional<int64_t> monotonic_offset_ns_, boottime_offset_ns_;
+  uint32_t last_clock_answer_ = 0;
 
   // Hellos that have arrived and are expected, by token.
   struct Hello {

@@ -167,6 +167,7 @@ class Matrix:
         if mode != 'native':
             helpers.append(lab_client.Watcher())
         if mode == 'moved':
+            environment['MOSIX_TEST_LAST'] = '2'
             helpers.append(lab_client.Mover(self.options.interval / 1000))
         if mode == 'points':
             points = MovePoints()

@@ -239,8 +239,22 @@ int64_t connect_plain(AgentSlot* slot, const InternetAddress& peer) {
 
 bool mode_is(const AgentSlot* slot, RingMode mode) { return slot->ring_mode == static_cast<uint32_t>(mode); }
 
-void drop_ring(AgentSlot* slot) {
-  if (slot->ring_ready == 0) return;
+/// Some time after a ring has been closed, a worker of the kernel has its task take note (io_tctx_exit_cb) in the way
+/// of a signal: a call that the thread is in by then would end with EINTR, and nobody has sent it anything. So the
+/// thread waits for it here, in a call that tells: it is microseconds as a rule.
+void outlive_ring(AgentSlot* slot) {
+  constexpr int64_t kLimitNs = 100'000'000;
+  int64_t limit[2] = {0, kLimitNs};
+  uint64_t no_signal = 0;
+  uint32_t taken;
+  int64_t ended;
+  do {
+    taken = load_acquire(&slot->signals_taken);
+    ended = raw_syscall(__NR_rt_sigtimedwait, address_of(&no_signal), 0, address_of(limit), sizeof no_signal);
+  } while (ended == -kEINTR && taken != load_acquire(&slot->signals_taken));
+}
+
+void close_ring(AgentSlot* slot) {
   slot->ring_ready = 0;
   io_uring_rsrc_update update;
   zero_bytes(&update, sizeof update);
@@ -262,6 +276,12 @@ void drop_ring(AgentSlot* slot) {
   constexpr uint64_t kReadWrite = 3, kPrivateAnonymousFixed = 2 | 0x10 | 0x20;
   raw_syscall(__NR_mmap, address_of(slot_bytes(slot) + kSlotSqes), 2 * 4096, kReadWrite,
               kPrivateAnonymousFixed, ~0ull, 0);
+}
+
+void drop_ring(AgentSlot* slot) {
+  if (slot->ring_ready == 0) return;
+  close_ring(slot);
+  outlive_ring(slot);
 }
 
 int64_t receive_plain(AgentSlot* slot, void* data, size_t bytes) {

@@ -34,6 +34,7 @@ enum class ControlType : uint16_t {
   kAdopt = 22,        ///< ChildBorn's answer
   kTraceOn = 23,      ///< TraceOrder
   kFilePages = 25,    ///< PageRun: pristine contents of a kFile area, as its file has them; goes with kPages
+  kClockTell = 26,    ///< ClockReading: answer to kClockAsk
   kNeed = 24,         ///< FileNeed: receiver of an image state asks for contents it lacks
 
   // supervisor -> custodian
@@ -48,6 +49,7 @@ enum class ControlType : uint16_t {
   kGone = 48,         ///< ProcessRef: the remote has ended
   kWantHome = 49,     ///< WantHome: cannot be done here, with the reason
   kTrace = 50,        ///< TraceEvent
+  kClockAsk = 52,     ///< ClockReading, only its number: what do home's clocks say -> kClockTell
   kStatistics = 51,   ///< GuestStatistics, once a second for each guest that has changed
 };
 
@@ -118,6 +120,18 @@ struct Reserve {
   template <class A>
   void visit(A& a) {
     a(pid), a(epoch), a(memory_bytes), a(window_base), a(monotonic_ns), a(boottime_ns);
+  }
+};
+
+/// Home's clocks at the moment of sending. The receiver's are behind by no more than the way took, and the best of a
+/// few readings is taken.
+struct ClockReading {
+  uint32_t number = 0;  ///< of the question, which the answer repeats
+  int64_t monotonic_ns = 0;
+  int64_t boottime_ns = 0;
+  template <class A>
+  void visit(A& a) {
+    a(number), a(monotonic_ns), a(boottime_ns);
   }
 };
 
@@ -198,11 +212,12 @@ struct ThreadState {
   std::string name;
   uint32_t signals_acked = 0;
   uint32_t next_sequence = 1;
+  uint64_t cpu_ns = 0;  ///< processor time spent away so far
   template <class A>
   void visit(A& a) {
     a(tid), a(slot), a(registers), a(xstate), a(signal_mask), a(rseq_address), a(rseq_size), a(rseq_signature),
         a(robust_list), a(robust_list_size), a(clear_child_tid), a(altstack_sp), a(altstack_flags),
-        a(altstack_size), a(name), a(signals_acked), a(next_sequence);
+        a(altstack_size), a(name), a(signals_acked), a(next_sequence), a(cpu_ns);
   }
 };
 

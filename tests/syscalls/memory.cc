@@ -385,7 +385,6 @@ int main(int argc, char** argv) {
                     {{"anonymous-is-zero-and-stays", anonymous_is_zero_and_stays},
                      {"fixed-places", fixed_places},
                      {"files-in-memory", files_in_memory},
-                     {"shared-file-mapping", shared_file_mapping},
                      {"remapping", remapping},
                      {"protection", protection},
                      {"code-made-at-run-time", code_made_at_run_time},
@@ -393,9 +392,11 @@ int main(int argc, char** argv) {
                      {"the-heap-grows-and-shrinks", the_heap_grows_and_shrinks},
                      {"the-stack-grows", the_stack_grows},
                      {"a-stack-without-end-is-a-fault", a_stack_without_end_is_a_fault},
-                     {"fork-copies-private-and-shares-shared", fork_copies_private_and_shares_shared},
                      {"fork-options", fork_options},
-                     {"system-v-segments", system_v_segments},
                      {"what-the-kernel-says", what_the_kernel_says},
-                     {"much-memory", much_memory}});
+                     {"much-memory", much_memory},
+                     // Last, for while memory is shared a program may have to stay where it is.
+                     {"shared-file-mapping", shared_file_mapping},
+                     {"fork-copies-private-and-shares-shared", fork_copies_private_and_shares_shared},
+                     {"system-v-segments", system_v_segments}});
 }

@@ -123,6 +123,7 @@ void broken_pipe() {
   const auto before = signal(SIGPIPE, SIG_IGN);
   CHECK_FAILS(write(line.out, "x", 1), EPIPE);
   static volatile sig_atomic_t seen = 0;
+  seen = 0;
   signal(SIGPIPE, [](int) { seen = seen + 1; });
   CHECK_FAILS(write(line.out, "x", 1), EPIPE);
   CHECK_EQ(static_cast<int>(seen), 1);
