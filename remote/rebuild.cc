@@ -33,6 +33,7 @@ constexpr uint64_t kAddressSpaceEnd = 0x7ffffffff000;
 constexpr uint64_t kArchMapVdso64 = 0x2003;
 constexpr uint64_t kFilterFlags = 1 /* TSYNC */ | 8 /* NEW_LISTENER */ | 16 /* TSYNC_ESRCH */ | 32 /* WAIT_KILLABLE_RECV */;
 constexpr uint64_t kSsDisable = 2, kSsOnstack = 1;
+constexpr size_t kArgStart = 7;  ///< in ProcessState::mm
 constexpr int kImageLimitMs = 60000;
 
 int64_t clock_now(clockid_t clock) {
@@ -403,8 +404,13 @@ Status Supervisor::start_guest(Building& building) {
     TRY(thread->channel, wait_for_hello(guest.token, state.tid, state.signals_acked, kConnectTimeoutMs));
     thread->led = false;
   }
-  for (const Area& area : building.state.areas)
-    if (area.kind != AreaKind::kVdso) guest.at_home.push_back({area.start, area.end - area.start});
+  // Arguments and environment stay: /proc/PID/cmdline and environ, and with them ps, show home's.
+  uint64_t arguments = building.state.mm[kArgStart] & ~uint64_t{4095};
+  for (const Area& area : building.state.areas) {
+    if (area.kind == AreaKind::kVdso) continue;
+    uint64_t end = area.start < arguments && arguments < area.end ? arguments : area.end;
+    guest.at_home.push_back({area.start, end - area.start});
+  }
   for (const ThreadState& state : building.state.threads) watch(*guest.thread(state.tid));
   for (Tracee& tracee : building.tracees) TRY_VOID(tracee.detach());
   return {};
