@@ -18,7 +18,8 @@
 namespace mosix {
 namespace {
 
-constexpr int kProbeLimitMs = 10'000;
+/// Making a network namespace waits for the kernel's end of others: seconds, where many come and go.
+constexpr int kProbeLimitMs = 30'000;
 constexpr unsigned kNobody = 65534;
 
 /// Everything up to the end of the stream, or until the limit.
@@ -71,7 +72,7 @@ ProbeResult isolated(bool as_nobody, const std::function<ProbeResult()>& body) {
   kill(child, SIGKILL);
   int status = 0;
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
-  if (late) return lacks_because("no answer within 10 s");
+  if (late) return lacks_because("no answer within 30 s");
   if (!text.empty()) return {text[0] == '+', text.substr(1)};
   return lacks_because(WIFSIGNALED(status) ? fmt::format("the probe was ended by signal {}", WTERMSIG(status))
                                            : "the probe ended without an answer");

@@ -31,7 +31,7 @@ ProbeResult lacks(const std::string& what);
 ProbeResult lacks_because(std::string detail);
 
 /// Runs `body` in a forked child and returns what it returned there. A child that dies or takes longer than
-/// 10 s is a lack with that detail; it and its own children are ended.
+/// 30 s is a lack with that detail; it and its own children are ended.
 ProbeResult in_child(const std::function<ProbeResult()>& body);
 /// The same after becoming uid and gid 65534 without groups. Root only.
 ProbeResult in_child_as_nobody(const std::function<ProbeResult()>& body);
