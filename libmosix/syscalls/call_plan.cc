@@ -60,7 +60,7 @@ std::vector<uint8_t> CallPlan::frame_body() const {
 }
 
 /// The deputy moves the outs together in front, so they have to ascend: what is filled in place (in and out)
-/// lies before what is only filled, whatever the order of the arguments.
+/// lies before what is only filled, whatever the order of the arguments. Iovecs keep theirs.
 void ScratchLayout::put_outs_in_order() {
   std::vector<size_t> order(plan_.outs.size());
   std::iota(order.begin(), order.end(), size_t{0});
@@ -100,27 +100,9 @@ Result<CallPlan> ScratchLayout::finish(uint32_t number) {
     plan_.relocs.push_back(Reloc{pointer.from, rooms_[pointer.room].offset});
   plan_.body.reloc_count = static_cast<uint32_t>(plan_.relocs.size());
   plan_.body.out_count = static_cast<uint32_t>(plan_.outs.size());
-  sort_regions();
+  for (size_t i = 0; i < plan_.outs.size(); ++i) plan_.outs[i].offset += rooms_[region_rooms_[i]].offset;
+  put_outs_in_order();
   return std::move(plan_);
-}
-
-/// By offset, as frame.h wants them. The kernel's order of iovecs is kept: their rooms lie in it.
-void ScratchLayout::sort_regions() {
-  std::vector<size_t> order(plan_.outs.size());
-  for (size_t i = 0; i < order.size(); ++i) {
-    order[i] = i;
-    plan_.outs[i].offset += rooms_[region_rooms_[i]].offset;
-  }
-  std::sort(order.begin(), order.end(),
-            [&](size_t a, size_t b) { return plan_.outs[a].offset < plan_.outs[b].offset; });
-  std::vector<OutRegion> outs;
-  std::vector<OutDestination> destinations;
-  for (size_t i : order) {
-    outs.push_back(plan_.outs[i]);
-    destinations.push_back(plan_.destinations[i]);
-  }
-  plan_.outs = std::move(outs);
-  plan_.destinations = std::move(destinations);
 }
 
 Result<CallPlan> CallPlanner::plan() {

@@ -79,7 +79,6 @@ class ScratchLayout {
   Result<CallPlan> finish(uint32_t number);
 
  private:
-  void put_outs_in_order();
   struct Place {
     uint32_t offset;
     uint32_t out_bytes;  ///< 0: an in room
@@ -93,7 +92,7 @@ class ScratchLayout {
     rooms_.push_back(place);
     return static_cast<Room>(rooms_.size() - 1);
   }
-  void sort_regions();
+  void put_outs_in_order();
   static void pad_to(std::vector<uint8_t>& bytes, uint32_t alignment) {
     bytes.resize((bytes.size() + alignment - 1) / alignment * alignment);
   }
