@@ -2,6 +2,7 @@
 
 #include <elf.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -31,8 +32,8 @@ int64_t now_us() {
   return now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
-/// waitpid has no time limit, and a signal handler for SIGCHLD is not ours to install. A stop usually comes
-/// within microseconds, so the first rounds only give up the processor.
+/// Where a blocked waitpid would miss something, it is asked again and again. A stop usually comes within
+/// microseconds, so the first rounds only give up the processor.
 void pause_between_polls(int round) {
   if (round < 100) {
     sched_yield();
@@ -41,6 +42,47 @@ void pause_between_polls(int round) {
   timespec pause{0, round < 300 ? 50'000 : 500'000};
   nanosleep(&pause, nullptr);
 }
+
+/// waitpid has no time limit of its own. Asking again and again costs whole time slices where processors are
+/// busy, so it blocks, and a timer of this thread interrupts it: with a signal that means nothing else here,
+/// and again every few milliseconds, in case the first one comes just before the call blocks.
+class WaitLimit {
+ public:
+  WaitLimit() {
+    static const bool handled = [] {
+      struct sigaction action {};
+      action.sa_handler = [](int) {};
+      return sigaction(SIGRTMAX - 3, &action, nullptr) == 0;
+    }();
+    sigevent event{};
+    event.sigev_notify = SIGEV_THREAD_ID;
+    event.sigev_signo = SIGRTMAX - 3;
+    event._sigev_un._tid = static_cast<int>(syscall(SYS_gettid));
+    sigset_t blocked;
+    usable_ = handled && pthread_sigmask(SIG_SETMASK, nullptr, &blocked) == 0 &&
+              sigismember(&blocked, SIGRTMAX - 3) == 0 && timer_create(CLOCK_MONOTONIC, &event, &timer_) == 0;
+  }
+  WaitLimit(const WaitLimit&) = delete;
+  WaitLimit& operator=(const WaitLimit&) = delete;
+  ~WaitLimit() {
+    if (usable_) timer_delete(timer_);
+  }
+  /// False: there is no timer to be had.
+  bool start(int64_t us) {
+    constexpr long kAgainNs = 5'000'000;
+    us = us > 0 ? us : 1;
+    itimerspec when{{0, kAgainNs}, {us / 1000000, us % 1000000 * 1000}};
+    return usable_ && timer_settime(timer_, 0, &when, nullptr) == 0;
+  }
+  void stop() {
+    itimerspec never{};
+    timer_settime(timer_, 0, &never, nullptr);
+  }
+
+ private:
+  timer_t timer_{};
+  bool usable_ = false;
+};
 
 /// ptrace(2) through syscall(2): glibc's wrapper hides results of PEEK requests that we do not use, and its
 /// enum argument does not know all requests.
@@ -189,12 +231,13 @@ Status Tracee::set_options(unsigned long options) {
 // --- waiting ---------------------------------------------------------------------------------------
 
 /// A wait status, or nothing yet. ECHILD is "gone": the thread ended as part of somebody's execve.
-Result<std::optional<int>> Tracee::look(bool block) {
+Result<std::optional<int>> Tracee::look(bool block, int64_t until_us) {
   for (;;) {
     int status = 0;
     int got = waitpid(tid_, &status, kWaitFlags | (block ? 0 : WNOHANG));
     if (got == tid_) return status;
     if (got == 0) break;
+    if (errno == EINTR && until_us != 0 && now_us() >= until_us) return std::optional<int>();
     if (errno == EINTR) continue;
     if (errno != ECHILD || tid_ == tgid_ || !(options_ & PTRACE_O_TRACEEXEC)) {
       int code = errno;
@@ -267,6 +310,16 @@ Result<StopInfo> Tracee::wait_stop(int timeout_ms) {
   bool may_change_number = tid_ != tgid_ && (options_ & PTRACE_O_TRACEEXEC) != 0;
   bool block = timeout_ms < 0 && !may_change_number;
   int64_t deadline = now_us() + int64_t{timeout_ms} * 1000;
+  if (timeout_ms > 0 && !may_change_number) {
+    TRY(std::optional<int> status, look(false));
+    thread_local WaitLimit limit;
+    if (!status && limit.start(int64_t{timeout_ms} * 1000)) {
+      Result<std::optional<int>> waited = look(true, deadline);
+      limit.stop();
+      TRY(status, std::move(waited));
+    }
+    if (status) return accept(*status);
+  }
   for (int round = 0;; ++round) {
     TRY(std::optional<int> status, look(block));
     if (status) return accept(*status);

@@ -150,7 +150,8 @@ class Tracee {
   friend class CallInjector;
   Tracee(int tid, int tgid, unsigned long options);
   Status request(int request, int signal, const char* name);
-  Result<std::optional<int>> look(bool block);
+  /// `until_us`: a blocking look that is interrupted then has seen nothing.
+  Result<std::optional<int>> look(bool block, int64_t until_us = 0);
   int tid_ = 0;
   int tgid_ = 0;
   unsigned long options_ = 0;
