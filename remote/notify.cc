@@ -22,7 +22,7 @@ namespace mosix {
 namespace {
 
 /// Asked by libmosix.so at its start: natively ENOSYS; 1 means "you are away, and ours already".
-constexpr uint64_t kMosixQuery = 0x4d4f5358;
+constexpr uint64_t kMosixQuery = 0x0d4f5358;
 constexpr uint64_t kX32Bit = 0x40000000;
 
 uint64_t now_ns(clockid_t clock) {

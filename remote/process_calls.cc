@@ -240,6 +240,7 @@ void Supervisor::clone_call(GuestThread& thread, PendingCall& call, Split kind) 
       exchange(thread, plain_plan(SYS_fcntl, {static_cast<uint64_t>(fd), 2 /* F_SETFD */, 1 /* FD_CLOEXEC */}));
     }
   }
+  call.note_result(child_tid);
   // The child inherits what was pending on nobody: it starts clean. A vfork parent waits by itself.
   child.detach();
   tracee->detach();

@@ -30,7 +30,7 @@ constexpr int kExitCannotRun = 126;
 constexpr int kExitNotFound = 127;
 
 /// The call that only the supervisor of an away process answers; preload.cc has the same.
-constexpr long kQueryAway = 0x4d4f5358;
+constexpr long kQueryAway = 0x0d4f5358;
 
 void say(const std::string& text) { fmt::print(stderr, "mosrun: {}\n", printable(text)); }
 

@@ -39,7 +39,7 @@ int pthread_atfork(void (*prepare)(), void (*parent)(), void (*child)()) __attri
 namespace {
 
 /// "MOSX". ENOSYS natively; the supervisor of an away process answers 1.
-constexpr long kQueryAway = 0x4d4f5358;
+constexpr long kQueryAway = 0x0d4f5358;
 constexpr int kPlaceLimitMs = 10'000;
 constexpr char kSystemRunDir[] = "/run/mosix";
 /// The user's own mosixd first, then the one that serves the whole machine.

@@ -319,7 +319,7 @@ int main(int argc, char** argv) {
     if (WSTOPSIG(status) != (SIGTRAP | 0x80)) continue;
     struct user_regs_struct regs;
     ptrace(PTRACE_GETREGS, child, 0, &regs);
-    if (entering && regs.orig_rax == 0x4d4f5358) inside = 1;
+    if (entering && regs.orig_rax == 0x0d4f5358) inside = 1;
     if (!entering && inside) {
       regs.rax = 1;
       ptrace(PTRACE_SETREGS, child, 0, &regs);
