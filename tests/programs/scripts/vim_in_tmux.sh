@@ -11,7 +11,7 @@ screen_tmux resize-window -x 60 -y 20
 keys ':set columns? lines?' Enter
 wait_for_text 'columns=60'
 keys Enter
-keys ':r !echo from a child' Enter
+keys ":r !echo from a ''child" Enter  # what is typed is not what is waited for
 wait_for_text 'from a child'
 screen | grep -v '^~' | head -n 5
 keys ':wq' Enter
