@@ -2,7 +2,10 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
+
+#include <utility>
 
 #include "libmosix/common/limits.h"
 #include "libmosix/common/log.h"
@@ -14,6 +17,7 @@ namespace mosix {
 namespace {
 
 constexpr int kHelloLimitMs = 5000;
+constexpr int kRestTag = -1;  ///< in place of a thread's number
 
 std::string token_text(const uint8_t (&token)[16]) {
   return std::string(reinterpret_cast<const char*>(token), sizeof token);
@@ -25,7 +29,12 @@ Status Supervisor::start_listening() {
   // On the address that home reached us at: deputies come the same way.
   TRY(listen_fd_, listen_tcp(local_address(options_.control_fd), 0));
   epoll_fd_.reset(epoll_create1(EPOLL_CLOEXEC));
-  if (!epoll_fd_) return fail_errno("epoll_create1");
+  rest_fd_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!epoll_fd_ || !rest_fd_) return fail_errno("epoll_create1");
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.fd = kRestTag;
+  epoll_ctl(epoll_fd_.get(), EPOLL_CTL_ADD, rest_fd_.get(), &event);
   std::thread([this] { accept_channels(); }).detach();
   std::thread([this] { watch_channels(); }).detach();
   return {};
@@ -108,6 +117,7 @@ Result<UniqueFd> Supervisor::wait_for_hello(const uint8_t (&token)[16], int tid,
 }
 
 void Supervisor::watch(GuestThread& thread) {
+  thread.watched = true;
   epoll_event event{};
   event.events = EPOLLIN | EPOLLRDHUP | EPOLLONESHOT;
   event.data.fd = thread.outer_tid;
@@ -116,18 +126,66 @@ void Supervisor::watch(GuestThread& thread) {
 }
 
 void Supervisor::unwatch(GuestThread& thread) {
+  if (!std::exchange(thread.watched, false)) return;
   epoll_event event{};
   event.data.fd = thread.outer_tid;
   epoll_ctl(epoll_fd_.get(), EPOLL_CTL_MOD, thread.channel.get(), &event);
 }
 
+/// A thread that has just left a call usually makes the next one soon; telling epoll of it each time would cost
+/// two calls for each of its own. So it is watched only when it has stayed away for a moment.
+void Supervisor::rest(const std::shared_ptr<GuestThread>& thread) {
+  ++thread->calls;
+  if (std::exchange(thread->resting, true)) return;
+  std::lock_guard lock(rest_mutex_);
+  at_rest_.push_back(thread);
+  if (at_rest_.size() == 1) eventfd_write(rest_fd_.get(), 1);
+}
+
+void Supervisor::watch_those_at_rest() {
+  std::vector<std::shared_ptr<GuestThread>> threads;
+  {
+    std::lock_guard lock(rest_mutex_);
+    threads.swap(at_rest_);
+  }
+  std::erase_if(threads, [this](const std::shared_ptr<GuestThread>& thread) {
+    std::lock_guard lock(thread->mutex);
+    bool quiet = !thread->in_call && thread->calls == thread->calls_seen;
+    thread->calls_seen = thread->calls;
+    if (!quiet && !thread->ended) return false;
+    thread->resting = false;
+    if (!thread->ended && !thread->watcher_busy) watch(*thread);
+    return true;
+  });
+  std::lock_guard lock(rest_mutex_);
+  at_rest_.insert(at_rest_.end(), threads.begin(), threads.end());
+}
+
 void Supervisor::watch_channels() {
+  constexpr int kRestMs = 2;
+  int turns = 0;
   for (;;) {
+    int limit_ms;
+    {
+      std::lock_guard lock(rest_mutex_);
+      limit_ms = at_rest_.empty() ? -1 : kRestMs;
+    }
     epoll_event events[16];
-    int n = epoll_wait(epoll_fd_.get(), events, 16, -1);
+    int n = epoll_wait(epoll_fd_.get(), events, 16, limit_ms);
     if (n < 0 && errno != EINTR) return;
-    for (int i = 0; i < n; ++i)
-      if (std::shared_ptr<GuestThread> thread = find_thread(events[i].data.fd)) serve_idle_channel(thread);
+    uint64_t wakes;
+    for (int i = 0; i < n; ++i) {
+      if (events[i].data.fd == kRestTag)
+        eventfd_read(rest_fd_.get(), &wakes);
+      else if (std::shared_ptr<GuestThread> thread = find_thread(events[i].data.fd))
+        serve_idle_channel(thread);
+    }
+    // After a pause, for whoever comes straight back into a call is not worth the trouble; but other guests'
+    // traffic must not put it off for ever.
+    constexpr int kMostTurns = 32;
+    if (n > 0 && ++turns < kMostTurns) continue;
+    turns = 0;
+    watch_those_at_rest();
   }
 }
 
@@ -137,6 +195,7 @@ void Supervisor::serve_idle_channel(const std::shared_ptr<GuestThread>& thread) 
     // A freeze takes the channel's state along as it is; what is unread, home offers again.
     if (thread->in_call || thread->ended || thread->guest->freezing) return;
     thread->watcher_busy = true;
+    thread->watched = false;  // one shot
   }
   std::shared_ptr<Guest> guest = thread->guest;
   Result<Frame> frame = receive_frame(thread->channel.get(), thread->inbox);

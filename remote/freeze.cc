@@ -6,6 +6,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -190,11 +191,15 @@ Result<ProcessState> Supervisor::capture(Frozen& frozen, uint32_t epoch) {
     batch.add(SYS_sigaltstack, {0, altstack});
     batch.add(SYS_prctl, {40 /* PR_GET_TID_ADDRESS */, tid_address});
     uint64_t actions = 0;
+    uint64_t timers = 0;
     size_t brk = 0;
     if (i == 0) {
       actions = batch.reserve(64 * sizeof(SignalAction));
       for (uint64_t signal = 1; signal <= 64; ++signal)
         batch.add(SYS_rt_sigaction, {signal, 0, actions + (signal - 1) * sizeof(SignalAction), 8}, true);
+      timers = batch.reserve(64);
+      batch.add(SYS_getitimer, {ITIMER_VIRTUAL, timers});
+      batch.add(SYS_getitimer, {ITIMER_PROF, timers + 32});
       brk = batch.add(SYS_brk, {0});
     }
     TRY_VOID(batch.run(tracee));
@@ -208,6 +213,8 @@ Result<ProcessState> Supervisor::capture(Frozen& frozen, uint32_t epoch) {
     if (i == 0) {
       state.actions.resize(64);
       TRY_VOID(batch.fetch(actions, state.actions.data(), 64 * sizeof(SignalAction)));
+      state.cpu_timers.resize(8);
+      TRY_VOID(batch.fetch(timers, state.cpu_timers.data(), 64));
       TRY(ProcStat stat, read_proc_stat(outer));
       state.mm = {stat.start_code, stat.end_code, stat.start_data, stat.end_data, stat.start_brk,
                   static_cast<uint64_t>(batch.result(brk)), stat.start_stack, stat.arg_start, stat.arg_end,

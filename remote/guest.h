@@ -51,6 +51,9 @@ struct GuestThread {
   std::condition_variable changed;
   bool in_call = false;       ///< a worker owns the channel
   bool exchanging = false;    ///< ... and waits for the reply to `sequence`
+  bool watched = false;       ///< the channel watcher would hear of something on the channel
+  bool resting = false;       ///< out of its call, and on the list of those to be watched if they stay out of calls
+  uint32_t calls = 0, calls_seen = 0;
   bool watcher_busy = false;  ///< the channel watcher owns the channel
   uint32_t sequence = 0;
   uint32_t signals_received = 0;  ///< number of the last signal that came over the channel; all are in our hands

@@ -95,11 +95,13 @@ void Supervisor::serve_call(PendingCall& call) {
     });
     if (thread->ended) return call.abandon();
     if (thread->interrupted) return call.answer(kErestartnointr);
-    if (!thread->guest->freezing) thread->in_call = true;
+    if (!thread->guest->freezing) {
+      thread->in_call = true;
+      unwatch(*thread);
+    }
   }
   if (!thread->in_call) return answer_when_interrupted(*thread, call, kErestartnointr);
 
-  unwatch(*thread);
   bool foreign = call.architecture() != AUDIT_ARCH_X86_64 || (call.number() & kX32Bit) != 0;
   bool signal_first;
   {
@@ -118,7 +120,7 @@ void Supervisor::serve_call(PendingCall& call) {
   std::lock_guard lock(thread->mutex);
   thread->in_call = false;
   thread->answered_restart = call.result() <= kErestartsys && call.result() >= kErestartRestartblock;
-  if (!thread->ended && drained) watch(*thread);
+  if (!thread->ended && drained) rest(thread);
   thread->changed.notify_all();
 }
 
@@ -183,6 +185,10 @@ void Supervisor::dispatch(GuestThread& thread, PendingCall& call, const SyscallR
       split_call(thread, call, row);
       break;
     case Where::kBringHome:
+      if (keeps_identity(thread, call, row)) {
+        forward_call(thread, call, row);
+        break;
+      }
       by = AnsweredBy::kBroughtHome;
       bring_home(thread, call, std::string(row.name));
       break;
@@ -196,7 +202,8 @@ void Supervisor::forward_call(GuestThread& thread, PendingCall& call, const Sysc
   NotifiedMemory memory(thread.outer_tid);
   Result<CallPlan> plan = plan_call(row, call.args(), memory);
   if (!plan) return bring_home(thread, call, std::string(row.name) + " carries too much");
-  if (!call.valid()) return call.abandon();
+  // What was read must have been the guest's: a pid may have been reused since. Numbers come with the call itself.
+  if (plan->body.in_bytes > 0 && !call.valid()) return call.abandon();
   while (!finish_call(thread, call, *plan, exchange(thread, *plan))) {
   }
 }
@@ -283,7 +290,7 @@ void Supervisor::lose_channel(GuestThread& thread, PendingCall& call, const Erro
   }
 }
 
-void Supervisor::trace_call(GuestThread& thread, const SyscallRow& row, const CallText& text, int64_t result,
+void Supervisor::trace_call(GuestThread& thread, const SyscallRow& row, const CallText& text, const PendingCall& call,
                             AnsweredBy answered_by, int64_t started_ns, uint64_t total_ns, uint64_t home_ns,
                             std::vector<std::string> stack) {
   NotifiedMemory memory(thread.outer_tid);
@@ -296,8 +303,9 @@ void Supervisor::trace_call(GuestThread& thread, const SyscallRow& row, const Ca
   event.started_ns = started_ns;
   event.round_trip_ns = static_cast<uint32_t>(total_ns);
   event.home_ns = static_cast<uint32_t>(home_ns);
-  event.text = std::string(row.name) + "(" + text.arguments(result, memory) + ")";
-  event.result_text = format_result(row, result);
+  // What the guest's own kernel answers is not seen here; what it fills is shown as an address then.
+  event.text = std::string(row.name) + "(" + (known ? text.arguments(result, memory) : text.before_arguments()) + ")";
+  event.result_text = known ? format_result(row, result) : "?";
   event.stack = std::move(stack);
   send_control(ControlType::kTrace, encode_message(event));
 }

@@ -72,7 +72,32 @@ std::string check(const CloneOrder& order) {
   return "";
 }
 
+bool same_or_left(uint64_t wanted, uint64_t current) {
+  auto id = static_cast<uint32_t>(wanted);
+  return id == ~0u || id == static_cast<uint32_t>(current);
+}
+
 }  // namespace
+
+/// A set-id call that asks for what is already so, as posix_spawn makes with POSIX_SPAWN_RESETIDS (make and
+/// shells do, for each child), needs no way home. Saved ids are not asked for: whoever names one goes home.
+bool Supervisor::keeps_identity(GuestThread& thread, const PendingCall& call, const SyscallRow& row) {
+  const auto& args = call.args();
+  bool group = row.number == SYS_setresgid || row.number == SYS_setregid || row.number == SYS_setgid;
+  bool user = row.number == SYS_setresuid || row.number == SYS_setreuid || row.number == SYS_setuid;
+  if (!group && !user) return false;
+  Result<CallReply> real = exchange(thread, plain_plan(group ? SYS_getgid : SYS_getuid, {}));
+  Result<CallReply> effective = exchange(thread, plain_plan(group ? SYS_getegid : SYS_geteuid, {}));
+  if (!real || !effective || real->verdict != Verdict::kDone || effective->verdict != Verdict::kDone) return false;
+  auto real_id = static_cast<uint64_t>(real->result), effective_id = static_cast<uint64_t>(effective->result);
+  if (row.number == SYS_setresuid || row.number == SYS_setresgid)
+    return same_or_left(args[0], real_id) && same_or_left(args[1], effective_id) &&
+           static_cast<uint32_t>(args[2]) == ~0u;
+  if (row.number == SYS_setreuid || row.number == SYS_setregid)
+    return static_cast<uint32_t>(args[0]) == ~0u && same_or_left(args[1], effective_id) && real_id == effective_id;
+  // With privilege it sets the saved id as well.
+  return effective_id != 0 && real_id == effective_id && same_or_left(args[0], real_id);
+}
 
 void Supervisor::clone_call(GuestThread& thread, PendingCall& call, Split kind) {
   Guest& guest = *thread.guest;

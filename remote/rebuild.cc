@@ -12,6 +12,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -375,6 +376,12 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
     }
     batch.add(SYS_mmap, {area.start, area.end - area.start, area.protection, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE,
                          i, area.offset});
+  }
+  // Late, for they run while the remote works for us.
+  if (state.cpu_timers.size() == 8) {
+    uint64_t timers = batch.place(state.cpu_timers.data(), 64);
+    batch.add(SYS_setitimer, {ITIMER_VIRTUAL, timers, 0});
+    batch.add(SYS_setitimer, {ITIMER_PROF, timers + 32, 0});
   }
   TRY_VOID(batch.run(tracee));
   {

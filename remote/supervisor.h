@@ -100,6 +100,8 @@ class Supervisor {
   void watch_channels();
   void watch(GuestThread& thread);
   void unwatch(GuestThread& thread);
+  void rest(const std::shared_ptr<GuestThread>& thread);
+  void watch_those_at_rest();
   void serve_idle_channel(const std::shared_ptr<GuestThread>& thread);
   /// Waits for the hello of the deputy thread `tid` that was told this token, and welcomes it.
   Result<UniqueFd> wait_for_hello(const uint8_t (&token)[16], int tid, uint32_t signals_acked, int limit_ms);
@@ -162,6 +164,7 @@ class Supervisor {
   void map_file(GuestThread& thread, PendingCall& call);
 
   // --- process_calls.cc
+  bool keeps_identity(GuestThread& thread, const PendingCall& call, const SyscallRow& row);
   void clone_call(GuestThread& thread, PendingCall& call, Split kind);
   void exec_call(GuestThread& thread, PendingCall& call, const SyscallRow& row, bool at);
   void exit_thread(GuestThread& thread, PendingCall& call);
@@ -200,6 +203,9 @@ class Supervisor {
   bool control_lost_ = false;
   UniqueFd listen_fd_;
   UniqueFd epoll_fd_;
+  UniqueFd rest_fd_;  ///< wakes the channel watcher when the first thread comes to rest
+  std::mutex rest_mutex_;
+  std::vector<std::shared_ptr<GuestThread>> at_rest_;
   UniqueFd wake_fd_;  ///< makes the main thread look again at what it polls
 
   std::mutex sandbox_mutex_;
