@@ -4,7 +4,10 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <time.h>
+
+#include <array>
 
 #include "deputy/areas.h"
 #include "libmosix/process/proc_stat.h"
@@ -14,6 +17,7 @@ namespace {
 
 constexpr int64_t kEintr = -4, kRestartNoHand = -514, kRestartBlock = -516;
 constexpr int kSignals = 64;
+constexpr size_t kTimerWords = 8;  // two itimervals
 
 /// struct sigaltstack and struct sigaction as the kernel has them.
 struct KernelAltstack {
@@ -67,6 +71,7 @@ struct Queries {
   Batch batch;
   uint64_t altstack, tid_address;
   std::vector<uint64_t> actions;
+  uint64_t timers = 0;
   size_t brk_call = 0;
 
   Queries(AgentPlace place, bool first) : batch(place) {
@@ -79,6 +84,9 @@ struct Queries {
       actions.push_back(batch.place_room(sizeof(SignalAction)));
       batch.add(SYS_rt_sigaction, static_cast<uint64_t>(signal), 0, actions.back(), 8);
     }
+    timers = batch.place_room(kTimerWords * sizeof(uint64_t));
+    batch.add(SYS_getitimer, ITIMER_VIRTUAL, timers);
+    batch.add(SYS_getitimer, ITIMER_PROF, timers + kTimerWords / 2 * sizeof(uint64_t));
     brk_call = batch.add(SYS_brk, 0);
   }
 };
@@ -97,6 +105,8 @@ Status query_thread(Tracee& tracee, const ProcessMemory& memory, AgentPlace plac
   thread.clear_child_tid = queries.batch.data_at<uint64_t>(queries.tid_address);
   if (!first) return {};
   for (uint64_t at : queries.actions) state.actions.push_back(queries.batch.data_at<SignalAction>(at));
+  auto timers = queries.batch.data_at<std::array<uint64_t, kTimerWords>>(queries.timers);
+  state.cpu_timers.assign(timers.begin(), timers.end());
   state.mm.assign(1, static_cast<uint64_t>(queries.batch.result(queries.brk_call)));
   return {};
 }

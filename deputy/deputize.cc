@@ -2,6 +2,9 @@
 
 #include <signal.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
+
+#include <array>
 
 #include "deputy/held_process.h"
 #include "deputy/window.h"
@@ -42,6 +45,14 @@ void add_altstack(Batch& batch, const KernelAltstack& stack) {
   batch.add(SYS_sigaltstack, batch.place_data(&stack, sizeof stack), 0);
 }
 
+/// Timers that count the program's processor time: they go where it computes.
+void add_cpu_timers(Batch& batch, const std::vector<uint64_t>& timers) {
+  constexpr size_t kWords = 4;  // of an itimerval
+  if (timers.size() != 2 * kWords) return;
+  batch.add(SYS_setitimer, ITIMER_VIRTUAL, batch.place_data(timers.data(), kWords * 8), 0);
+  batch.add(SYS_setitimer, ITIMER_PROF, batch.place_data(timers.data() + kWords, kWords * 8), 0);
+}
+
 Status quiet_thread(Tracee& tracee, const ProcessMemory& memory, const ThreadState& thread,
                     const ProcessState& state, bool first) {
   Batch batch({state.window_base, thread.slot});
@@ -50,6 +61,7 @@ Status quiet_thread(Tracee& tracee, const ProcessMemory& memory, const ThreadSta
   add_altstack(batch, {0, SS_DISABLE, 0, 0});
   batch.add(SYS_set_robust_list, 0, kRobustListBytes);
   batch.add(SYS_set_tid_address, 0);
+  if (first) add_cpu_timers(batch, std::vector<uint64_t>(state.cpu_timers.size(), 0));
   if (first)
     for (size_t i = 0; i < state.actions.size(); ++i)
       if (is_handled(state.actions[i]))
@@ -121,6 +133,7 @@ Status restore_actions(Tracee& worker, const ProcessMemory& memory, const Proces
     int signal = static_cast<int>(i) + 1;
     if (signal != SIGKILL && signal != SIGSTOP) add_action(batch, signal, state.actions[i]);
   }
+  add_cpu_timers(batch, state.cpu_timers);
   return batch.run(worker, memory);
 }
 

@@ -325,6 +325,16 @@ Status Supervisor::send_image(ImageConnection& connection, const Guest& guest, c
   return connection.send(ControlType::kImageEnd, encode_message(end));
 }
 
+void Supervisor::wait_for_end(std::vector<Tracee>& tracees, int leader) {
+  constexpr int kEndLimitMs = 1000;
+  for (bool leaders_turn : {false, true})
+    for (Tracee& tracee : tracees)
+      while (tracee.attached() && (tracee.tid() == leader) == leaders_turn) {
+        Result<StopInfo> stop = tracee.wait_stop(kEndLimitMs);
+        if (!stop || stop->gone()) break;
+      }
+}
+
 void Supervisor::move_guest(MoveOrder order, bool home, std::shared_ptr<ImageQueue> queue) {
   Frozen frozen;
   frozen.guest = find_guest(order.pid);
@@ -370,11 +380,7 @@ void Supervisor::move_guest(MoveOrder order, bool home, std::shared_ptr<ImageQue
   // Their tracer has to hear of their end before pid 1 may reap them.
   frozen.guest->ended = true;
   syscall(SYS_pidfd_send_signal, frozen.guest->pidfd.get(), SIGKILL, nullptr, 0);
-  for (Tracee& tracee : frozen.tracees)
-    while (tracee.attached()) {
-      Result<StopInfo> stop = tracee.wait_stop(1000);
-      if (!stop || stop->gone()) break;
-    }
+  wait_for_end(frozen.tracees, frozen.guest->outer_pid);
   drop_guest(frozen.guest);
 }
 

@@ -194,8 +194,7 @@ void Supervisor::dispatch(GuestThread& thread, PendingCall& call, const SyscallR
       break;
     case Where::kRefuse: call.answer(-row.refusal); break;
   }
-  if (traced) trace_call(thread, row, *text, call.result(), by, wall, now_ns(CLOCK_MONOTONIC) - started, call.home_ns(),
-                         std::move(stack));
+  if (traced) trace_call(thread, row, *text, call, by, wall, now_ns(CLOCK_MONOTONIC) - started, std::move(stack));
 }
 
 void Supervisor::forward_call(GuestThread& thread, PendingCall& call, const SyscallRow& row) {
@@ -291,21 +290,22 @@ void Supervisor::lose_channel(GuestThread& thread, PendingCall& call, const Erro
 }
 
 void Supervisor::trace_call(GuestThread& thread, const SyscallRow& row, const CallText& text, const PendingCall& call,
-                            AnsweredBy answered_by, int64_t started_ns, uint64_t total_ns, uint64_t home_ns,
+                            AnsweredBy answered_by, int64_t started_ns, uint64_t total_ns,
                             std::vector<std::string> stack) {
   NotifiedMemory memory(thread.outer_tid);
   TraceEvent event;
   event.pid = thread.guest->pid;
   event.tid = thread.tid;
   event.number = static_cast<uint32_t>(row.number);
-  event.result = result;
+  event.result = call.result();
   event.answered_by = answered_by;
   event.started_ns = started_ns;
   event.round_trip_ns = static_cast<uint32_t>(total_ns);
-  event.home_ns = static_cast<uint32_t>(home_ns);
+  event.home_ns = static_cast<uint32_t>(call.home_ns());
   // What the guest's own kernel answers is not seen here; what it fills is shown as an address then.
-  event.text = std::string(row.name) + "(" + (known ? text.arguments(result, memory) : text.before_arguments()) + ")";
-  event.result_text = known ? format_result(row, result) : "?";
+  bool known = call.result_known();
+  event.text = known ? std::string(row.name) + "(" + text.arguments(call.result(), memory) + ")" : text.before() + ")";
+  event.result_text = known ? format_result(row, call.result()) : "?";
   event.stack = std::move(stack);
   send_control(ControlType::kTrace, encode_message(event));
 }

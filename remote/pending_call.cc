@@ -42,6 +42,7 @@ void PendingCall::answer(int64_t result) {
 void PendingCall::let_run_here() {
   if (answered_) return;
   answered_ = true;
+  result_known_ = false;
   seccomp_notif_resp response{};
   response.id = id_;
   response.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;

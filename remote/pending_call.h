@@ -41,7 +41,9 @@ class PendingCall {
   bool answered() const { return answered_; }
   /// What it was answered with, for the tracer; and the time that home took of it.
   int64_t result() const { return result_; }
-  void note_result(int64_t result) { result_ = result; }
+  void note_result(int64_t result) { result_ = result, result_known_ = true; }
+  /// False when the guest's own kernel answers, which nobody here sees.
+  bool result_known() const { return result_known_; }
   uint64_t home_ns() const { return home_ns_; }
   void add_home_time(uint64_t ns) { home_ns_ += ns; }
   /// False once the thread has been killed.
@@ -58,6 +60,7 @@ class PendingCall {
   std::array<uint64_t, 6> args_;
   bool answered_ = false;
   int64_t result_ = 0;
+  bool result_known_ = true;
   uint64_t home_ns_ = 0;
 };
 

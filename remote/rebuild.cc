@@ -168,11 +168,7 @@ void Supervisor::build_guest(Reserve order, std::shared_ptr<ImageQueue> queue) {
   log_info("guest " + std::to_string(order.pid) + " did not start: " + done.error().message());
   guest->ended = true;
   if (guest->outer_pid > 0) syscall(SYS_pidfd_send_signal, guest->pidfd.get(), SIGKILL, nullptr, 0);
-  for (Tracee& tracee : building.tracees)
-    while (tracee.attached()) {
-      auto stop = tracee.wait_stop(1000);
-      if (!stop || stop->gone()) break;
-    }
+  wait_for_end(building.tracees, guest->outer_pid);
   if (guest->outer_pid > 0) drop_guest(guest);
   forget_hello(guest->token);
   if (done.error().code != ECANCELED) send_failed(order.pid, done.error());

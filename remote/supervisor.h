@@ -185,6 +185,8 @@ class Supervisor {
   struct Frozen;
   void move_guest(MoveOrder order, bool home, std::shared_ptr<ImageQueue> queue);
   Status freeze(Frozen& frozen);
+  /// Hears of the end of killed tracees: the leader's comes only after that of all others.
+  static void wait_for_end(std::vector<Tracee>& tracees, int leader);
   void thaw(Frozen& frozen);
   Result<ProcessState> capture(Frozen& frozen, uint32_t epoch);
   Status send_image(ImageConnection& connection, const Guest& guest, const ProcessState& state);

@@ -234,12 +234,13 @@ struct ProcessState {
   int64_t monotonic_ns = 0;            ///< home's clocks at the freeze
   int64_t boottime_ns = 0;
   uint64_t stack_limit = 0;            ///< RLIMIT_STACK, soft
+  std::vector<uint64_t> cpu_timers;    ///< itimerval (4 words) of ITIMER_VIRTUAL and of ITIMER_PROF
   uint64_t user_cpu_ns = 0;            ///< spent away so far
   uint64_t system_cpu_ns = 0;
   template <class A>
   void visit(A& a) {
     a(pid), a(epoch), a(window_base), a(areas), a(threads), a(actions), a(mm), a(auxv), a(monotonic_ns),
-        a(boottime_ns), a(stack_limit), a(user_cpu_ns), a(system_cpu_ns);
+        a(boottime_ns), a(stack_limit), a(cpu_timers), a(user_cpu_ns), a(system_cpu_ns);
   }
 };
 
