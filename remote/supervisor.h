@@ -124,9 +124,8 @@ class Supervisor {
   void bring_home(GuestThread& thread, PendingCall& call, const std::string& reason);
   void answer_when_interrupted(GuestThread& thread, PendingCall& call, int64_t restart_code);
   void lose_channel(GuestThread& thread, PendingCall& call, const Error& error);
-  void trace_call(GuestThread& thread, const SyscallRow& row, const CallText& text, int64_t result,
-                  AnsweredBy answered_by, int64_t started_ns, uint64_t total_ns, uint64_t home_ns,
-                  std::vector<std::string> stack);
+  void trace_call(GuestThread& thread, const SyscallRow& row, const CallText& text, const PendingCall& call,
+                  AnsweredBy answered_by, int64_t started_ns, uint64_t total_ns, std::vector<std::string> stack);
 
   // --- signals.cc
   /// Answers the call, and has the guest take what signals wait for it before it makes another step.
