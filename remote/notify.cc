@@ -237,6 +237,7 @@ bool Supervisor::finish_call(GuestThread& thread, PendingCall& call, const CallP
   NotifiedMemory memory(thread.outer_tid);
   if (!deliver_outs(plan, *reply, memory)) result = -EFAULT;
   answer_and_deliver(thread, call, instead != nullptr && result >= 0 ? *instead : Answer::value(result));
+  if (call.ran_here()) call.note_result(result);  // both kernels are asked the same
   return true;
 }
 
@@ -303,9 +304,9 @@ void Supervisor::trace_call(GuestThread& thread, const SyscallRow& row, const Ca
   event.round_trip_ns = static_cast<uint32_t>(total_ns);
   event.home_ns = static_cast<uint32_t>(call.home_ns());
   // What the guest's own kernel answers is not seen here; what it fills is shown as an address then.
-  bool known = call.result_known();
-  event.text = known ? std::string(row.name) + "(" + text.arguments(call.result(), memory) + ")" : text.before() + ")";
-  event.result_text = known ? format_result(row, call.result()) : "?";
+  event.text = call.ran_here() ? text.before() + ")"
+                               : std::string(row.name) + "(" + text.arguments(call.result(), memory) + ")";
+  event.result_text = call.result_known() ? format_result(row, call.result()) : "?";
   event.stack = std::move(stack);
   send_control(ControlType::kTrace, encode_message(event));
 }

@@ -43,6 +43,7 @@ void PendingCall::let_run_here() {
   if (answered_) return;
   answered_ = true;
   result_known_ = false;
+  ran_here_ = true;
   seccomp_notif_resp response{};
   response.id = id_;
   response.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;

@@ -44,6 +44,8 @@ class PendingCall {
   void note_result(int64_t result) { result_ = result, result_known_ = true; }
   /// False when the guest's own kernel answers, which nobody here sees.
   bool result_known() const { return result_known_; }
+  /// The guest's own kernel fills what the call fills, perhaps after this has been asked.
+  bool ran_here() const { return ran_here_; }
   uint64_t home_ns() const { return home_ns_; }
   void add_home_time(uint64_t ns) { home_ns_ += ns; }
   /// False once the thread has been killed.
@@ -61,6 +63,7 @@ class PendingCall {
   bool answered_ = false;
   int64_t result_ = 0;
   bool result_known_ = true;
+  bool ran_here_ = false;
   uint64_t home_ns_ = 0;
 };
 
