@@ -8,9 +8,11 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <thread>
 
 #include "libmosix/common/log.h"
+#include "libmosix/process/memory.h"
 #include "libmosix/process/proc_stat.h"
 
 namespace mosix {
@@ -27,6 +29,19 @@ int64_t now_ms() {
   timespec now{};
   clock_gettime(CLOCK_MONOTONIC, &now);
   return now.tv_sec * 1000 + now.tv_nsec / 1'000'000;
+}
+
+/// A pidfd does not tell of the end of a process while a tracer holds its dead threads: the tracer has to let
+/// go first. (A dead leader alone is no end.)
+bool killed_in_our_hands(int pid) {
+  Result<ProcStat> leader = read_proc_stat(pid);
+  if (!leader || leader->state != 'Z') return false;
+  Result<std::vector<int>> tids = list_threads(pid);
+  if (!tids) return false;
+  return std::none_of(tids->begin(), tids->end(), [pid](int tid) {
+    Result<ProcStat> thread = read_thread_stat(pid, tid);
+    return thread && thread->state != 'Z' && thread->state != 'X';
+  });
 }
 
 Status watch_fd(int epoll, int fd, uint64_t tag) {
@@ -154,9 +169,8 @@ void Custodian::process_ended(int pid) {
     std::lock_guard lock(mutex_);
     record->ended = true;
     busy = !record->busy.empty();
-    for (auto& [name, node] : nodes_)
-      node->fail_mailbox(pid, Error{ESRCH, "process " + std::to_string(pid) + " has ended"});
   }
+  end_waiting_for(pid);
   // An operation that has it ends soon and drops it.
   if (!busy) drop(record);
 }
@@ -204,10 +218,11 @@ void Custodian::kill_process(const Record& record, const std::string& why) {
 // --- looking after those that are away --------------------------------------------------------------
 
 void Custodian::tick() {
-  std::vector<Record> away, orphans;
+  std::vector<Record> away, busy, orphans;
   {
     std::lock_guard lock(mutex_);
     for (auto& [pid, record] : records_) {
+      if (!record->busy.empty() && !record->ended) busy.push_back(record);
       if (record->place().node == nullptr) continue;
       away.push_back(record);
       auto ended = guests_ended_.find(pid);
@@ -219,12 +234,21 @@ void Custodian::tick() {
     for (const Record& record : orphans) guests_ended_.erase(record->pid);
   }
   for (const Record& record : away) look_at_state(*record);
+  for (const Record& record : busy)
+    if (killed_in_our_hands(record->pid)) end_waiting_for(record->pid);
   for (const Record& record : orphans) kill_process(record, "its guest has ended on " + record->where());
   if (timer_on_ == !away.empty()) return;
   timer_on_ = !away.empty();
   int64_t period = timer_on_ ? kLookNs : 0;
   itimerspec spec{.it_interval = {0, period}, .it_value = {0, period}};
   timerfd_settime(timer_.get(), 0, &spec, nullptr);
+}
+
+/// Ends the waiting of whatever operation has the process.
+void Custodian::end_waiting_for(int pid) {
+  std::lock_guard lock(mutex_);
+  for (auto& [name, node] : nodes_)
+    node->fail_mailbox(pid, Error{ESRCH, "process " + std::to_string(pid) + " has ended"});
 }
 
 /// Stop and continue by job control are heard only by a parent or tracer; we look.
@@ -280,11 +304,6 @@ void Custodian::heard(const std::shared_ptr<AwayNode>& node, ControlMessage mess
         ClockReading now{question.number, clock_ns(CLOCK_MONOTONIC), clock_ns(CLOCK_BOOTTIME)};
         (void)node->send(ControlType::kClockTell, now);
       });
-    case ControlType::kClockAsk:
-      return with<ClockReading>(message, [&](auto& question) {
-        ClockReading now{question.number, clock_ns(CLOCK_MONOTONIC), clock_ns(CLOCK_BOOTTIME)};
-        (void)node->send(ControlType::kClockTell, now);
-      });
     case ControlType::kTrace:
       return with<TraceEvent>(message, [&](auto& event) { link_.trace(event); });
     case ControlType::kStatistics:
@@ -309,20 +328,32 @@ void Custodian::abort(const AbortOrder& order) {
   });
 }
 
+namespace {
+
+/// A node can name any number. Only a process that carries the agent, with that slot prepared, is a child of
+/// one of its guests.
+bool is_deputy(int pid, uint64_t window, int slot) {
+  if (window == 0 || slot < 0 || slot >= kSlotCount) return false;
+  Result<ProcessMemory> memory = ProcessMemory::open(pid);
+  if (!memory) return false;
+  Result<AgentSlot> head = memory->read_value<AgentSlot>(slot_address(window, slot));
+  return head && head->window == window && head->index == static_cast<uint32_t>(slot);
+}
+
+}  // namespace
+
 void Custodian::child_born(const std::shared_ptr<AwayNode>& node, const ChildBorn& born) {
   Record parent = find(born.parent_pid);
-  Result<Record> child = find_or_create(born.pid);
-  if (!child) {
+  Place place = parent ? parent->place() : Place{};
+  if (place.node != node || !is_deputy(born.pid, place.window, born.slot)) {
     // It has ended already, and its guest is to be forgotten like any other's.
     (void)node->send(ControlType::kForget, ProcessRef{born.pid, 0});
     return;
   }
-  Place place;
-  place.node = node;
-  if (parent) {
-    Place of_parent = parent->place();
-    place.window = of_parent.window;
-    place.epoch = of_parent.epoch;
+  Result<Record> child = find_or_create(born.pid);
+  if (!child) return (void)node->send(ControlType::kForget, ProcessRef{born.pid, 0});
+  place.origin.reset();
+  {
     std::lock_guard lock(mutex_);
     (*child)->hold_node = parent->hold_node;
     (*child)->require = parent->require;

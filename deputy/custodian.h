@@ -51,6 +51,7 @@ class Custodian : public AwayNode::Listener {
   bool nothing_left();
   void tick();
   void look_at_state(ProcessRecord& record);
+  void end_waiting_for(int pid);
   Result<Record> find_or_create(int pid);
   Record find(int pid);
   void process_ended(int pid);

@@ -70,7 +70,7 @@ std::string why_mapping_stays(const MapEntry& entry) {
 
 }  // namespace
 
-std::string why_process_stays(int pid) {
+std::string why_process_stays(int pid, bool held) {
   Result<ProcStat> stat = read_proc_stat(pid);
   if (!stat) return "there is no process " + std::to_string(pid);
   if ((stat->flags & kKernelThread) != 0) return "it is a thread of the kernel";
@@ -80,7 +80,8 @@ std::string why_process_stays(int pid) {
   if (!status) return "there is no process " + std::to_string(pid);
   if (status->tgid != pid)
     return std::to_string(pid) + " is a thread; name its process " + std::to_string(status->tgid);
-  if (status->tracer_pid != 0) return "it is traced by process " + std::to_string(status->tracer_pid);
+  if (status->tracer_pid != 0 && !held)
+    return "it is traced by process " + std::to_string(status->tracer_pid);
   if (status->seccomp != 0) return "it has a seccomp filter";
   if (status->threads > kMaxThreads) return "it has more than " + std::to_string(kMaxThreads) + " threads";
   if (std::string reason = why_namespaces_stay(pid); !reason.empty()) return reason;

@@ -10,9 +10,8 @@
 
 namespace mosix {
 
-/// What can be seen while it still runs. Empty: nothing is in the way. EBUSY-like states (stopped, traced)
-/// count too.
-std::string why_process_stays(int pid);
+/// What its files in /proc tell. Empty: nothing is in the way. `held`: it stands still under our own trace.
+std::string why_process_stays(int pid, bool held);
 /// What only its mappings tell.
 std::string why_mappings_stay(const std::vector<MapEntry>& maps);
 /// What can be told once its threads stand still.

@@ -76,8 +76,8 @@ class MoveOut {
 
   /// Whatever takes its time happens before the process stands still.
   Status reserve() {
-    if (!hands_.held())
-      if (std::string reason = why_process_stays(record_.pid); !reason.empty()) return fail(0, reason);
+    if (std::string reason = why_process_stays(record_.pid, hands_.held()); !reason.empty())
+      return fail(0, reason);
     TRY(std::vector<MapEntry> maps, read_maps(record_.pid));
     if (std::string reason = why_mappings_stay(maps); !reason.empty()) return fail(0, reason);
     uint64_t random = 0;

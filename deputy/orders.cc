@@ -141,7 +141,7 @@ void Custodian::finish_move(const Record& record, const std::string& from, const
   // Whoever hears of it may give the next order at once.
   unclaim(record);
   MoveLine line{from, to, moved ? reason : moved.error().message(), moved.has_value()};
-  announce(record, &line);
+  announce(record, moved && from == now ? nullptr : &line);
   malloc_trim(0);  // buffers of pages go back to the kernel
 }
 

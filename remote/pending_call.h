@@ -42,7 +42,7 @@ class PendingCall {
   /// What it was answered with, for the tracer; and the time that home took of it.
   int64_t result() const { return result_; }
   void note_result(int64_t result) { result_ = result, result_known_ = true; }
-  /// False when the guest's own kernel answers, which nobody here sees.
+  /// False when the guest's own kernel answers and nobody has noted what it will say.
   bool result_known() const { return result_known_; }
   /// The guest's own kernel fills what the call fills, perhaps after this has been asked.
   bool ran_here() const { return ran_here_; }

@@ -43,9 +43,10 @@ run_fuzz() {
     [[ -f $fuzzer && -x $fuzzer ]] || continue
     local corpus=$dir/fuzz-corpus/${fuzzer##*/}
     mkdir -p "$corpus"
+    "${fuzzer%/*}/random_${fuzzer##*/fuzz_}" --write-seeds "$corpus" || { status=1; continue; }
     echo "fuzz: ${fuzzer##*/}"
     "$fuzzer" -max_total_time="${MOSIX_FUZZ_SECONDS:-120}" -print_final_stats=1 "$corpus" \
-      "tests/fuzz/corpus/${fuzzer##*/}" >"$corpus.log" 2>&1 || { status=1; tail -n 30 "$corpus.log"; }
+      >"$corpus.log" 2>&1 || { status=1; tail -n 30 "$corpus.log"; }
     grep -E 'number_of_executed_units' "$corpus.log"
   done
   return $status

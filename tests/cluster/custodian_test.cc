@@ -345,6 +345,24 @@ TEST_CASE("a move that fails leaves the process as it was") {
   }
 }
 
+TEST_CASE("killed in the middle of a move") {
+  FakeMosixd mosixd(CUSTODIAN);
+  FakeSupervisor node("node2");
+  mosixd.add_node(node);
+  Child child({TARGET, "threads"});
+  ready(child);
+  int pid = child.pid();
+  int64_t id = order_move(mosixd, pid, "node2");
+  mosixd.serve_dial();
+  node.receive_guest(pid, ControlType::kReady);
+  kill(pid, SIGKILL);  // stopped, in the hands of the custodian, which waits for the node
+  int status = child.finish();
+  CHECK(WIFSIGNALED(status));
+  CHECK(mosixd.wait_reply(id).at("ok") == false);
+  mosixd.wait_event("gone", pid);
+  CHECK(mosixd.wait_end() == 0);
+}
+
 TEST_CASE("the node is lost") {
   FakeMosixd mosixd(CUSTODIAN);
   FakeSupervisor node("node2");
