@@ -139,10 +139,14 @@ def supervise():
     connection, link = socket.socket(fileno=3), Link(4)
     guests = set()
     import select
+    sources = [connection, link.socket]
     while True:
-        for ready in select.select([connection, link.socket], [], [])[0]:
+        for ready in select.select(sources, [], [])[0]:
             if ready is link.socket:
                 order, _ = link.receive()
+                if order is None:  # mosixd was killed: guests do not notice
+                    sources.remove(link.socket)
+                    continue
                 note(order=order)
                 for pid in guests:
                     link.send(event="gone", pid=pid)
