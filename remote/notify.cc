@@ -186,7 +186,9 @@ void Supervisor::dispatch(GuestThread& thread, PendingCall& call, const SyscallR
       break;
     case Where::kBringHome:
       if (keeps_identity(thread, call, row)) {
-        forward_call(thread, call, row);
+        CallPlan plan = plain_plan(static_cast<uint32_t>(row.number), call.args());
+        while (!finish_call(thread, call, plan, exchange(thread, plan))) {
+        }
         break;
       }
       by = AnsweredBy::kBroughtHome;
