@@ -55,6 +55,7 @@ Status abort_call(ProcessRecord& record, const AbortOrder& order) {
   std::unique_lock lock(record.tracer, kTracerLimit);
   if (!lock.owns_lock())
     return fail(EBUSY, "thread " + std::to_string(order.tid) + " is traced by another operation");
+  if (record.place().window != window) return {};  // it has come home meanwhile
   TRY(Tracee tracee, Tracee::seize(order.tid));
   TRY(bool stopped, stop_thread(tracee));
   if (!stopped) return {};

@@ -288,7 +288,21 @@ Result<ProcessState> Supervisor::capture(Frozen& frozen, uint32_t epoch) {
   return state;
 }
 
-Status Supervisor::send_image(ImageConnection& connection, const Guest& guest, const ProcessState& state) {
+Status Supervisor::send_file(ImageConnection& connection, const Guest& guest, const Area& area,
+                             const CachedFile& file) {
+  std::vector<uint8_t> buffer(kPageRunBytes);
+  for (uint64_t at = area.start; at < area.end;) {
+    size_t want = std::min<uint64_t>(kPageRunBytes, area.end - at);
+    TRY(size_t got, file.get(area.offset + (at - area.start), buffer.data(), want));
+    if (got == 0) break;  // beyond the end of the file
+    PageRun head{.pid = guest.pid, .address = at};
+    TRY_VOID(connection.send_pages(ControlType::kFilePages, head, buffer.data(), got));
+    at += got;
+  }
+  return {};
+}
+
+Status Supervisor::send_image(ImageConnection& connection, const Guest& guest, const ProcessState& state, Receiver to) {
   TRY_VOID(connection.send(ControlType::kImageState, encode_message(state)));
   TRY(ControlMessage answer, connection.receive());
   if (answer.type != static_cast<uint16_t>(ControlType::kNeed)) return fail(ECANCELED, "the image was refused");
@@ -300,6 +314,13 @@ Status Supervisor::send_image(ImageConnection& connection, const Guest& guest, c
     const Area& area = state.areas[i];
     if (area.kind == AreaKind::kVdso) continue;
     bool whole = std::find(need.areas.begin(), need.areas.end(), i) != need.areas.end();
+    // Another node lacks the file: it gets that, and what is private stays apart. Sent as private pages all of it
+    // would be on the way home too, where a file that is mapped shared takes none.
+    if (std::shared_ptr<CachedFile> file = files_.find(area.file);
+        whole && file != nullptr && to == Receiver::kNode && area.kind == AreaKind::kFile) {
+      TRY_VOID(send_file(connection, guest, area, *file));
+      whole = false;
+    }
     std::vector<PageSpan> spans;
     if (whole) {
       spans.push_back({area.start, (area.end - area.start) / kPageBytes});
@@ -347,14 +368,14 @@ void Supervisor::move_guest(MoveOrder order, bool home, std::shared_ptr<ImageQue
     TRY(ProcessState state, capture(frozen, order.epoch));
     if (home) {
       QueueConnection connection(*this, queue);
-      return send_image(connection, *frozen.guest, state);
+      return send_image(connection, *frozen.guest, state, Receiver::kHome);
     }
     TRY(UniqueFd fd, dial_tcp(order.address, order.port, kConnectTimeoutMs));
     HelloBody hello{.pid = order.pid};
     memcpy(hello.token, order.token, sizeof hello.token);
     TRY_VOID(send_frame(fd.get(), FrameType::kImage, *frozen.guest, 0, 0, &hello, sizeof hello));
     SocketConnection connection(std::move(fd));
-    return send_image(connection, *frozen.guest, state);
+    return send_image(connection, *frozen.guest, state, Receiver::kNode);
   };
   Status sent = work();
   bool resume = !sent;

@@ -188,7 +188,9 @@ class Supervisor {
   static void wait_for_end(std::vector<Tracee>& tracees, int leader);
   void thaw(Frozen& frozen);
   Result<ProcessState> capture(Frozen& frozen, uint32_t epoch);
-  Status send_image(ImageConnection& connection, const Guest& guest, const ProcessState& state);
+  enum class Receiver { kHome, kNode };
+  Status send_image(ImageConnection& connection, const Guest& guest, const ProcessState& state, Receiver to);
+  Status send_file(ImageConnection& connection, const Guest& guest, const Area& area, const CachedFile& file);
   void hold(HoldOrder order);
 
   // --- image_queue.cc
