@@ -339,7 +339,7 @@ class Lab(unittest.TestCase):
 
     # Whatever is killed, nothing stays.
     def start_long(self, *options):
-        process = self.start("run", *options, "--", "sh", "-c", "sleep 1000 & echo ready; sleep 1000")
+        process = self.start("run", *options, "--", "sh", "-c", "sleep 1000 & sleep 1000 & echo ready; wait")
         self.assertEqual(process.stdout.readline(), "ready\n")
         return process, self.labs()[0]["keeper"], self.ours()
 
@@ -367,7 +367,7 @@ class Lab(unittest.TestCase):
     def test_exec_killed(self):
         """The command does not run on, and does not keep the caller's pipes open."""
         self.output("up")
-        process = self.start("exec", "node2", "--", "sh", "-c", "sleep 1000 & echo ready; sleep 1000")
+        process = self.start("exec", "node2", "--", "sh", "-c", "sleep 1000 & sleep 1000 & echo ready; wait")
         self.assertEqual(process.stdout.readline(), "ready\n")
         process.kill()
         self.assertEqual(process.communicate(timeout=LIMIT), ("", ""))
