@@ -339,7 +339,7 @@ class Lab(unittest.TestCase):
 
     # Whatever is killed, nothing stays.
     def start_long(self, *options):
-        process = self.start("run", *options, "--", "sh", "-c", "sleep 1000 & sleep 1000 & echo ready; wait")
+        process = self.start("run", *options, "--", "sh", "-c", "sleep 1000 & echo ready; sleep 1000")
         self.assertEqual(process.stdout.readline(), "ready\n")
         return process, self.labs()[0]["keeper"], self.ours()
 
@@ -347,6 +347,9 @@ class Lab(unittest.TestCase):
         name = "k" + self.token[:8]
         process, _, everybody = self.start_long("--name", name, "--cpus", "1")
         # Front end, its guard of the command, keeper, two inits, two mosixds, sh and its two sleeps.
+        deadline = time.monotonic() + LIMIT
+        while len(everybody) < 10 and time.monotonic() < deadline:
+            everybody = self.ours()  # it says that it is ready just before its second sleep begins
         self.assertEqual(len(everybody), 10)
         self.assertEqual(len(cgroup_folders(name)), 2)
         process.kill()
@@ -367,7 +370,7 @@ class Lab(unittest.TestCase):
     def test_exec_killed(self):
         """The command does not run on, and does not keep the caller's pipes open."""
         self.output("up")
-        process = self.start("exec", "node2", "--", "sh", "-c", "sleep 1000 & sleep 1000 & echo ready; wait")
+        process = self.start("exec", "node2", "--", "sh", "-c", "sleep 1000 & echo ready; sleep 1000")
         self.assertEqual(process.stdout.readline(), "ready\n")
         process.kill()
         self.assertEqual(process.communicate(timeout=LIMIT), ("", ""))
