@@ -406,12 +406,15 @@ void moved_inside_a_handler() {
 
 void stopped_and_continued() {
   fflush(stdout);
-  int line[2];
+  int line[2], leave[2];
   CHECK_EQ(pipe(line), 0);
+  CHECK_EQ(pipe(leave), 0);
   const pid_t child = fork();
   if (child == 0) {
     raise(SIGSTOP);
-    _exit(write(line[1], "on", 2) == 2 ? 5 : 1);
+    char word;
+    // Its end would take the place of "continued" in the parent's wait.
+    _exit(write(line[1], "on", 2) == 2 && read(leave[0], &word, 1) == 1 ? 5 : 1);
   }
   int status = 0;
   CHECK_EQ(waitpid(child, &status, WUNTRACED), child);
@@ -422,10 +425,10 @@ void stopped_and_continued() {
   CHECK(WIFCONTINUED(status));
   char text[4];
   CHECK_EQ(read(line[0], text, 4), 2);
+  CHECK_EQ(write(leave[1], "!", 1), 1);
   CHECK_EQ(waitpid(child, &status, 0), child);
   CHECK_EQ(WEXITSTATUS(status), 5);
-  close(line[0]);
-  close(line[1]);
+  for (int fd : {line[0], line[1], leave[0], leave[1]}) close(fd);
 }
 
 }  // namespace
