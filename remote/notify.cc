@@ -39,7 +39,7 @@ struct Supervisor::Listener {
   explicit Listener(int listener) : fd(listener) {}
   UniqueFd fd;
   std::mutex mutex;
-  int idle = 0;  ///< workers that wait for a notification
+  int idle = 1;  ///< workers that wait for a notification, or have just been started to
 };
 
 void Supervisor::start_workers(int listener) {
@@ -49,10 +49,6 @@ void Supervisor::start_workers(int listener) {
 }
 
 void Supervisor::work(std::shared_ptr<Listener> listener) {
-  {
-    std::lock_guard lock(listener->mutex);
-    ++listener->idle;
-  }
   for (;;) {
     seccomp_notif notification{};
     if (ioctl(listener->fd.get(), SECCOMP_IOCTL_NOTIF_RECV, &notification) != 0) {
@@ -66,6 +62,7 @@ void Supervisor::work(std::shared_ptr<Listener> listener) {
     {
       std::lock_guard lock(listener->mutex);
       start_another = --listener->idle == 0;
+      if (start_another) ++listener->idle;
     }
     if (start_another) std::thread([this, listener] { work(listener); }).detach();
     {

@@ -4,10 +4,25 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstring>
+
 #include "libmosix/common/log.h"
 #include "libmosix/process/memory.h"
 
 namespace mosix {
+namespace {
+
+/// The kernel takes the listener's lock interruptibly for each of these: a signal that comes to this thread
+/// just then (tracers' time limits are signals) must not lose the answer.
+int notify_ioctl(int listener, unsigned long request, void* argument) {
+  int result;
+  do result = ioctl(listener, request, argument);
+  while (result < 0 && errno == EINTR);
+  return result;
+}
+
+}  // namespace
 
 PendingCall::PendingCall(int listener, const seccomp_notif& notification)
     : listener_(listener),
@@ -35,8 +50,14 @@ void PendingCall::answer(int64_t result) {
     response.error = static_cast<int32_t>(result);
   else
     response.val = result;
+  send(response);
+}
+
+void PendingCall::send(seccomp_notif_resp& response) {
   // ENOENT: the thread was killed meanwhile, and with it its question.
-  ioctl(listener_, SECCOMP_IOCTL_NOTIF_SEND, &response);
+  if (notify_ioctl(listener_, SECCOMP_IOCTL_NOTIF_SEND, &response) != 0 && errno != ENOENT)
+    log_error("answer to call " + std::to_string(number_) + " of thread " + std::to_string(outer_tid_) + ": " +
+              strerror(errno));
 }
 
 void PendingCall::let_run_here() {
@@ -47,12 +68,12 @@ void PendingCall::let_run_here() {
   seccomp_notif_resp response{};
   response.id = id_;
   response.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
-  ioctl(listener_, SECCOMP_IOCTL_NOTIF_SEND, &response);
+  send(response);
 }
 
 bool PendingCall::valid() const {
   uint64_t id = id_;
-  return ioctl(listener_, SECCOMP_IOCTL_NOTIF_ID_VALID, &id) == 0;
+  return notify_ioctl(listener_, SECCOMP_IOCTL_NOTIF_ID_VALID, &id) == 0;
 }
 
 Status PendingCall::give_descriptor(int fd, int number) {
@@ -62,7 +83,7 @@ Status PendingCall::give_descriptor(int fd, int number) {
   gift.srcfd = static_cast<uint32_t>(fd);
   gift.newfd = static_cast<uint32_t>(number);
   gift.newfd_flags = O_CLOEXEC;
-  if (ioctl(listener_, SECCOMP_IOCTL_NOTIF_ADDFD, &gift) < 0)
+  if (notify_ioctl(listener_, SECCOMP_IOCTL_NOTIF_ADDFD, &gift) < 0)
     return fail_errno("give descriptor " + std::to_string(number) + " to the guest");
   return {};
 }

@@ -54,6 +54,8 @@ class PendingCall {
   Status give_descriptor(int fd, int number);
 
  private:
+  void send(seccomp_notif_resp& response);
+
   int listener_;
   uint64_t id_;
   int outer_tid_;

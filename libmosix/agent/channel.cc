@@ -23,8 +23,10 @@ constexpr uint32_t kRegisterUseRegisteredRing = 1u << 31;
 constexpr uint32_t kSocketSetsockopt = 3;
 
 constexpr uint32_t kEntries = 8;
+/// kTagSend: a send that nobody waits for; kTagControl: what run_control() waits for.
 constexpr uint64_t kTagSend = 1, kTagReceive = 2, kTagControl = 3;
 constexpr size_t kInlineSendBytes = 8 << 10;  ///< always fits into an empty socket buffer: needs no wait
+constexpr size_t kSendPieceBytes = 256 << 10;
 constexpr int kEINTR = 4, kEAGAIN = 11, kEBUSY = 16, kEINVAL = 22, kEPIPE = 32, kENOSYS = 38;
 
 constexpr int kAfInet = 2, kSockStream = 1, kSockCloexec = 02000000, kIpprotoTcp = 6, kTcpNodelay = 1;
@@ -53,7 +55,6 @@ void reap(AgentSlot* slot, int64_t* control_result) {
       slot->receive_pending = 0;
     } else if (entry->user_data == kTagSend) {
       if (entry->res < 0) slot->send_failed = static_cast<uint32_t>(-entry->res);
-      if (control_result != nullptr) *control_result = entry->res;
     } else if (control_result != nullptr) {
       *control_result = entry->res;
     }
@@ -286,6 +287,7 @@ void drop_ring(AgentSlot* slot) {
 
 int64_t receive_plain(AgentSlot* slot, void* data, size_t bytes) {
   for (;;) {
+    if (slot->send_failed != 0) return -static_cast<int64_t>(slot->send_failed);
     slot->enter_number = __NR_recvfrom;
     slot->enter_args[0] = static_cast<uint64_t>(slot->socket);
     slot->enter_args[1] = address_of(data);
@@ -295,6 +297,23 @@ int64_t receive_plain(AgentSlot* slot, void* data, size_t bytes) {
     if (got != -kEINTR) return got;
     send_waiting_signals(slot);
   }
+}
+
+void queue_send(AgentSlot* slot, const uint8_t* data, size_t bytes, uint64_t tag) {
+  io_uring_sqe* sqe = next_sqe(slot);
+  sqe->opcode = IORING_OP_SEND;
+  sqe->flags = IOSQE_FIXED_FILE | (tag == kTagSend ? IOSQE_CQE_SKIP_SUCCESS : 0);
+  sqe->fd = 0;
+  sqe->addr = address_of(data);
+  sqe->len = static_cast<uint32_t>(bytes);
+  sqe->msg_flags = kMsgNosignal | kMsgWaitall;
+  sqe->user_data = tag;
+}
+
+/// The next receive tells of it: whoever sends has nothing better to do than to wait for the next frame.
+int64_t note_send_failure(AgentSlot* slot, int64_t result) {
+  slot->send_failed = static_cast<uint32_t>(-result);
+  return result;
 }
 
 }  // namespace
@@ -324,35 +343,35 @@ int64_t channel_connect(AgentSlot* slot) {
   return error;
 }
 
-int64_t channel_send(AgentSlot* slot, const void* data, size_t bytes) {
+int64_t channel_send(AgentSlot* slot, const void* data, size_t bytes, SendWait wait) {
+  auto* at = static_cast<const uint8_t*>(data);
   if (mode_is(slot, RingMode::kPlainSocket)) {
-    auto* at = static_cast<const uint8_t*>(data);
     while (bytes > 0) {
       int64_t sent = raw_syscall(__NR_sendto, static_cast<uint64_t>(slot->socket), address_of(at), bytes,
                                  kMsgNosignal, 0, 0);
       if (sent == -kEINTR) continue;
-      if (sent < 0) return sent;
+      if (sent < 0) return note_send_failure(slot, sent);
       at += sent;
       bytes -= static_cast<size_t>(sent);
     }
     return 0;
   }
-  bool wait = bytes > kInlineSendBytes;
-  io_uring_sqe* sqe = next_sqe(slot);
-  sqe->opcode = IORING_OP_SEND;
-  sqe->flags = IOSQE_FIXED_FILE | (wait ? 0 : IOSQE_CQE_SKIP_SUCCESS);
-  sqe->fd = 0;
-  sqe->addr = address_of(data);
-  sqe->len = static_cast<uint32_t>(bytes);
-  sqe->msg_flags = kMsgNosignal | kMsgWaitall;
-  sqe->user_data = kTagSend;
-  if (!wait) {
+  if (wait == SendWait::kNo && bytes <= kInlineSendBytes) {
+    queue_send(slot, at, bytes, kTagSend);
     publish_sqe(slot);
     return 0;
   }
-  int64_t sent = run_control(slot);
-  if (sent < 0) return sent;
-  return static_cast<size_t>(sent) == bytes ? 0 : -kEPIPE;
+  // In pieces: a send that has to wait for room very many times is given to a worker of the kernel, a task that
+  // the program would then have, and whose send is cut short when a tracer or a signal interrupts us.
+  while (bytes > 0) {
+    queue_send(slot, at, bytes < kSendPieceBytes ? bytes : kSendPieceBytes, kTagControl);
+    int64_t sent = run_control(slot);
+    if (sent == -kEINTR || sent == -kEAGAIN) continue;
+    if (sent <= 0) return note_send_failure(slot, sent == 0 ? -kEPIPE : sent);
+    at += sent;
+    bytes -= static_cast<size_t>(sent);
+  }
+  return 0;
 }
 
 int64_t channel_receive(AgentSlot* slot, void* data, size_t bytes) {

@@ -11,9 +11,14 @@ namespace mosix {
 /// Connects the slot's channel to slot->peer; picks the best RingMode from slot->ring_mode on. 0 or -errno.
 int64_t channel_connect(AgentSlot* slot);
 
-/// Queues one contiguous message. It leaves at the latest with the next channel_receive; `bytes` must stay
-/// as they are until the peer has answered. Large messages are waited for. 0 or -errno.
-int64_t channel_send(AgentSlot* slot, const void* data, size_t bytes);
+enum class SendWait {
+  kNo,   ///< small ones leave at the latest with the next channel_receive, and must stay as they are until then
+  kYes,  ///< all of it is in the socket's buffer on return: for whatever follows another part of its frame
+};
+
+/// Sends one contiguous message or part of one; large ones are waited for. 0 or -errno, of which the next
+/// channel_receive tells too.
+int64_t channel_send(AgentSlot* slot, const void* data, size_t bytes, SendWait wait = SendWait::kNo);
 
 /// At least one byte into the buffer, waiting as long as it takes; while waiting, tells the away side of
 /// signals that arrive. Bytes, 0 at the end of the connection, or -errno.

@@ -153,10 +153,10 @@ void send_reply(AgentSlot* slot, uint32_t sequence, int64_t result, Verdict verd
       copy_bytes(head + message_bytes, queued_signal(slot, first + i), sizeof(Siginfo));
     channel_send(slot, message, message_bytes);
   } else {
-    // Large data: in order, each waited for by channel_send's own rule.
-    channel_send(slot, head, head_bytes);
-    if (data_bytes > 0) channel_send(slot, data, data_bytes);
-    for (uint32_t i = 0; i < signals; ++i) channel_send(slot, queued_signal(slot, first + i), sizeof(Siginfo));
+    channel_send(slot, head, head_bytes, SendWait::kYes);
+    if (data_bytes > 0) channel_send(slot, data, data_bytes, SendWait::kYes);
+    for (uint32_t i = 0; i < signals; ++i)
+      channel_send(slot, queued_signal(slot, first + i), sizeof(Siginfo), SendWait::kYes);
   }
   slot->signals_sent = first + signals - 1;
 }
