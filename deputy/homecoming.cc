@@ -1,5 +1,6 @@
 #include "deputy/homecoming.h"
 
+#include <linux/prctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
@@ -126,24 +127,42 @@ class Homecoming {
     }
   }
 
-  /// The break moves natively where it can, after what lies in its way is gone and before the rest is mapped.
-  Status move_break() {
+  Result<uint64_t> set_break(uint64_t address) {
     Batch batch(place_);
-    batch.add(SYS_brk, state_.mm[kBrk]);
+    batch.add(SYS_brk, address);
     TRY_VOID(run(batch, "set the break"));
-    if (static_cast<uint64_t>(batch.result(0)) != state_.mm[kBrk])
-      log_debug("the break of process " + std::to_string(record_.pid) + " could not be set");
+    return static_cast<uint64_t>(batch.result(0));
+  }
+
+  /// The kernel lowers a break only over the heap that it stands on, so it goes down before anything is unmapped.
+  Status lower_break() {
+    TRY(uint64_t now, set_break(0));
+    if (state_.mm[kBrk] < now) TRY_VOID(set_break(state_.mm[kBrk]));
     return {};
   }
 
+  /// The break goes up natively where it can, after what lies in its way is gone and before the rest is mapped. A
+  /// wrong one must not stay: a later brk(2) would find nothing to do, and the program no memory.
+  Status raise_break() {
+    TRY(uint64_t now, set_break(state_.mm[kBrk]));
+    if (now == state_.mm[kBrk]) return {};
+    Batch batch(place_);
+    prctl_mm_map fields{};
+    memcpy(&fields, state_.mm.data(), kMmFields * sizeof(uint64_t));
+    fields.exe_fd = ~0u;
+    batch.add(SYS_prctl, PR_SET_MM, PR_SET_MM_MAP, batch.place_data(&fields, sizeof fields), sizeof fields, 0);
+    return run(batch, "set the break");
+  }
+
   Status lay_out() {
+    TRY_VOID(lower_break());
     TRY(std::vector<MapEntry> maps, read_maps(record_.pid));
     TRY(LayoutPlan first, plan_layout(maps, window_, state_.areas));
     std::vector<LayoutStep> unmaps;
     std::copy_if(first.steps.begin(), first.steps.end(), std::back_inserter(unmaps),
                  [](const LayoutStep& step) { return step.kind == LayoutStep::Kind::kUnmap; });
     TRY_VOID(apply(unmaps));
-    TRY_VOID(move_break());
+    TRY_VOID(raise_break());
     TRY(maps, read_maps(record_.pid));
     TRY(LayoutPlan rest, plan_layout(maps, window_, state_.areas));
     TRY_VOID(apply(rest.steps));

@@ -240,6 +240,24 @@ __attribute__((noinline)) size_t descend(size_t depth) {
   return depth == 0 ? 0 : descend(depth - 1) + static_cast<size_t>(frame[999]);
 }
 
+/// The kernel's idea of the break has to come along, up and down.
+void break_that_moves_between_nodes() {
+  constexpr long kStep = 8 << 20;
+  char* start = static_cast<char*>(sbrk(0));
+  for (int round = 0; round < 5; ++round) {
+    CHECK(sbrk(kStep) == start);
+    memset(start, 7, kStep);
+    move_point();
+    CHECK_EQ(start[kStep - 1], 7);
+    CHECK_EQ(brk(start), 0);
+    move_point();
+    CHECK(sbrk(kStep) == start);
+    CHECK_EQ(start[kStep - 1], 0);
+    memset(start, 8, kStep);
+    CHECK_EQ(brk(start), 0);
+  }
+}
+
 void the_stack_grows() {
   CHECK_EQ(descend(100), 100u);
   move_point();
@@ -390,6 +408,7 @@ int main(int argc, char** argv) {
                      {"code-made-at-run-time", code_made_at_run_time},
                      {"given-back-pages-are-zero", given_back_pages_are_zero},
                      {"the-heap-grows-and-shrinks", the_heap_grows_and_shrinks},
+                     {"break-that-moves-between-nodes", break_that_moves_between_nodes},
                      {"the-stack-grows", the_stack_grows},
                      {"a-stack-without-end-is-a-fault", a_stack_without_end_is_a_fault},
                      {"fork-options", fork_options},
