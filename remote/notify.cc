@@ -284,7 +284,7 @@ void Supervisor::lose_channel(GuestThread& thread, PendingCall& call, const Erro
   thread.changed.wait_for(lock, std::chrono::seconds(5), [&] { return thread.ended; });
   lock.unlock();
   if (!guest.ended) {
-    log_info("guest " + std::to_string(guest.pid) + " has lost its deputy; ended");
+    log_info("guest " + std::to_string(guest.pid) + " has lost its deputy (" + error.message() + "); ended");
     if (auto owner = find_guest(guest.pid)) drop_guest(owner);
   }
 }

@@ -374,6 +374,15 @@ int64_t channel_send(AgentSlot* slot, const void* data, size_t bytes, SendWait w
   return 0;
 }
 
+void channel_submit(AgentSlot* slot) {
+  if (mode_is(slot, RingMode::kPlainSocket)) return;
+  while (unsubmitted(slot) != 0) {
+    int64_t entered = enter(slot, 0, false);
+    if (entered < 0 && entered != -kEINTR && entered != -kEAGAIN && entered != -kEBUSY) return;
+  }
+  reap(slot, nullptr);
+}
+
 int64_t channel_receive(AgentSlot* slot, void* data, size_t bytes) {
   if (mode_is(slot, RingMode::kPlainSocket)) return receive_plain(slot, data, bytes);
   if (slot->receive_pending == 0) {

@@ -20,6 +20,10 @@ enum class SendWait {
 /// channel_receive tells too.
 int64_t channel_send(AgentSlot* slot, const void* data, size_t bytes, SendWait wait = SendWait::kNo);
 
+/// Hands over what channel_send has queued: its bytes may be overwritten then (a small send is complete once it
+/// is submitted).
+void channel_submit(AgentSlot* slot);
+
 /// At least one byte into the buffer, waiting as long as it takes; while waiting, tells the away side of
 /// signals that arrive. Bytes, 0 at the end of the connection, or -errno.
 int64_t channel_receive(AgentSlot* slot, void* data, size_t bytes);

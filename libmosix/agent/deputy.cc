@@ -416,12 +416,13 @@ bool serve_frame(AgentSlot* slot, const Frame& frame) {
 }  // namespace
 
 void send_waiting_signals(AgentSlot* slot) {
+  // A reply that is still queued lies where the frames are made.
+  channel_submit(slot);
   uint8_t* message = slot_bytes(slot) + kSlotReply;
   while (slot->signals_sent != load_acquire(&slot->signals_taken)) {
     uint32_t number = slot->signals_sent + 1;
     fill_header(slot, reinterpret_cast<FrameHeader*>(message), FrameType::kSignal, number, sizeof(Siginfo));
     copy_bytes(message + sizeof(FrameHeader), queued_signal(slot, number), sizeof(Siginfo));
-    // The same place is used for the next one: a small send is complete once it is submitted.
     if (channel_send(slot, message, sizeof(FrameHeader) + sizeof(Siginfo)) != 0) return;
     message += sizeof(FrameHeader) + sizeof(Siginfo);
     slot->signals_sent = number;
