@@ -27,7 +27,7 @@ constexpr uint32_t kEntries = 8;
 constexpr uint64_t kTagSend = 1, kTagReceive = 2, kTagControl = 3;
 constexpr size_t kInlineSendBytes = 8 << 10;  ///< always fits into an empty socket buffer: needs no wait
 constexpr size_t kSendPieceBytes = 256 << 10;
-constexpr int kEINTR = 4, kEAGAIN = 11, kEBUSY = 16, kEINVAL = 22, kEPIPE = 32, kENOSYS = 38;
+constexpr int kENOENT = 2, kEINTR = 4, kEAGAIN = 11, kEBUSY = 16, kEINVAL = 22, kEPIPE = 32, kENOSYS = 38;
 
 constexpr int kAfInet = 2, kSockStream = 1, kSockCloexec = 02000000, kIpprotoTcp = 6, kTcpNodelay = 1;
 constexpr int kMsgNosignal = 0x4000, kMsgWaitall = 0x100;
@@ -116,13 +116,22 @@ void note_offsets(AgentSlot* slot, const io_uring_params& params, uint64_t ring)
 
 constexpr uint32_t kCommonSetup = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN;
 
+/// Fresh pages where rings go, in place of those of a former ring: the kernel takes a ring apart some time after
+/// it has been given back, and what it cancels then it still writes into that ring's memory.
+int64_t map_ring_pages(AgentSlot* slot) {
+  constexpr uint64_t kReadWrite = 3, kPrivateAnonymousFixed = 2 | 0x10 | 0x20;
+  int64_t mapped = raw_syscall(__NR_mmap, address_of(slot_bytes(slot) + kSlotSqes), 2 * 4096, kReadWrite,
+                               kPrivateAnonymousFixed, ~0ull, 0);
+  return mapped < 0 ? mapped : 0;
+}
+
 /// Linux 6.5: the ring's memory is ours, and the ring is in the task's table of registered rings only.
 int64_t open_ring_without_descriptor(AgentSlot* slot) {
+  if (int64_t error = map_ring_pages(slot); error < 0) return error;
   io_uring_params params;
   zero_bytes(&params, sizeof params);
   params.flags = kCommonSetup | kSetupNoMmap | kSetupRegisteredFdOnly;
   uint64_t ring = address_of(slot_bytes(slot) + kSlotRings);
-  zero_bytes(slot_bytes(slot) + kSlotRings, 4096);
   params.cq_off.resv2 = ring;
   params.sq_off.resv2 = address_of(slot_bytes(slot) + kSlotSqes);
   int64_t index = raw_syscall(__NR_io_uring_setup, kEntries, address_of(&params));
@@ -274,9 +283,7 @@ void close_ring(AgentSlot* slot) {
                 address_of(&update), 1);
     raw_syscall(__NR_close, static_cast<uint64_t>(helper));
   }
-  constexpr uint64_t kReadWrite = 3, kPrivateAnonymousFixed = 2 | 0x10 | 0x20;
-  raw_syscall(__NR_mmap, address_of(slot_bytes(slot) + kSlotSqes), 2 * 4096, kReadWrite,
-              kPrivateAnonymousFixed, ~0ull, 0);
+  map_ring_pages(slot);
 }
 
 void drop_ring(AgentSlot* slot) {
@@ -426,7 +433,13 @@ void channel_close(AgentSlot* slot) {
     cancel->fd = -1;
     cancel->addr = kTagReceive;
     cancel->user_data = kTagControl;
-    run_control(slot);
+    int64_t result = run_control(slot);
+    // The cancelled receive tells of its own end, perhaps later.
+    int64_t entered = 0;
+    while (result != -kENOENT && slot->receive_pending != 0 && (entered >= 0 || entered == -kEINTR)) {
+      entered = enter(slot, 1, false);
+      reap(slot, nullptr);
+    }
   }
   io_uring_sqe* sqe = next_sqe(slot);
   sqe->opcode = IORING_OP_CLOSE;
