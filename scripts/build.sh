@@ -18,7 +18,7 @@ for argument in "$@"; do
     # Not optimised: GCC takes five times as long to optimise what the sanitizers add, and nothing here is timed.
     --sanitize) dir=build-asan
       options+=(-Db_sanitize=address,undefined -Db_lundef=false -Doptimization=0 -Dcpp_args=-g1) ;;
-    --thread) dir=build-tsan; options+=(-Db_sanitize=thread -Db_lundef=false) ;;
+    --thread) dir=build-tsan; options+=(-Db_sanitize=thread -Db_lundef=false -Doptimization=1 -Dcpp_args=-g1) ;;
     --clang) suffix=-clang; compilers=(CC=clang CXX=clang++) ;;
     --print-dir) only_print=yes ;;
     *) sed -n '2,6p' "$0" | sed 's/^# \{0,1\}//' >&2; exit 2 ;;
