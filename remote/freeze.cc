@@ -393,6 +393,7 @@ void Supervisor::move_guest(MoveOrder order, bool home, std::shared_ptr<ImageQue
     for (auto& thread : frozen.threads) {
       // Deputies that were sent elsewhere and back have new connections.
       Result<UniqueFd> fresh = wait_for_hello(frozen.guest->token, thread->tid, thread->signals_received, 0);
+      std::lock_guard lock(thread->mutex);
       if (fresh) thread->channel = std::move(*fresh);
     }
     thaw(frozen);

@@ -33,14 +33,16 @@ struct WaitingSignal {
   bool parked = false;  ///< was found blocked in the guest; looked at again when its mask changes
 };
 
-/// One thread of a guest with its channel.
+/// One thread of a guest with its channel. The channel has one owner at a time, who alone reads it: the worker of
+/// a call (in_call), the watcher (watcher_busy), or the mover, once neither of them has it. Others may shut it.
 struct GuestThread {
   std::shared_ptr<Guest> guest;
   int tid = 0;        ///< at home, and inside the sandbox
   int outer_tid = 0;  ///< as this node numbers it
   int slot = 0;       ///< of the agent at home
-  UniqueFd channel;
+  UniqueFd channel;   ///< another takes its place under `mutex`, and by the owner only
   std::vector<uint8_t> inbox;  ///< received and not yet looked at; belongs to the channel's owner
+  uint64_t cpu_before_ns = 0;  ///< processor time spent on other away nodes
 
   /// Held by whoever has the thread under ptrace.
   std::mutex tracer_mutex;
@@ -58,11 +60,11 @@ struct GuestThread {
   uint32_t sequence = 0;
   uint32_t signals_received = 0;  ///< number of the last signal that came over the channel; all are in our hands
   std::vector<WaitingSignal> waiting;
-  uint64_t cpu_before_ns = 0;  ///< processor time spent on other away nodes
   bool answered_restart = false;  ///< the last call that a worker answered was answered by a restart code
   bool interrupted = false;  ///< somebody has interrupted it by ptrace: restart codes may be answered
   std::optional<CallPlan> aborted_plan;  ///< of a call that goes on with restart_syscall
-  bool ended = false;
+  /// Written under `mutex`, so that nobody who waits misses it; read by anybody.
+  std::atomic<bool> ended{false};
 
   /// A signal waits that may be deliverable. `mutex` must be held.
   bool has_signal() const {
@@ -72,7 +74,7 @@ struct GuestThread {
   }
 };
 
-/// One process that lives here.
+/// One process that lives here. What stands before `mutex` is set before others can find it, and stays.
 struct Guest {
   int pid = 0;  ///< at home, and inside the sandbox
   int outer_pid = 0;
@@ -82,6 +84,7 @@ struct Guest {
   uint8_t token[16] = {};
   std::string program;
   int listener = -1;  ///< of the seccomp filter that its root process installed
+  uint64_t cpu_before_ns[2] = {0, 0};  ///< user and system time spent on other away nodes
 
   std::mutex mutex;  ///< guards what follows
   std::condition_variable changed;
@@ -94,13 +97,11 @@ struct Guest {
   std::map<int, int> led_files;  ///< while it is rebuilt: descriptors for its own mmap calls, by number
   std::vector<ReleaseRange> at_home;  ///< memory that home still keeps, released once the move has proved itself
   int busy = 0;             ///< forks and execs under way, which a freeze waits for
-  bool wants_home = false;  ///< has been told to home once
-  bool traced = false;
-  bool trace_stacks = false;
 
+  std::atomic<bool> traced{false};  ///< by mostrace
+  std::atomic<bool> trace_stacks{false};
   std::atomic<uint64_t> forwarded_calls{0};
   std::atomic<uint64_t> local_answers{0};
-  uint64_t cpu_before_ns[2] = {0, 0};  ///< user and system time spent on other away nodes
 
   std::shared_ptr<GuestThread> thread(int tid) {
     std::lock_guard lock(mutex);

@@ -84,6 +84,7 @@ void Supervisor::serve_call(PendingCall& call) {
     return call.answer(-ENOSYS);
   }
   if (thread->led) return serve_led_call(*thread, call);
+  bool begun = false;
   {
     std::unique_lock lock(thread->mutex);
     // The worker of the call before may have answered it and not yet let go of the channel.
@@ -93,11 +94,11 @@ void Supervisor::serve_call(PendingCall& call) {
     if (thread->ended) return call.abandon();
     if (thread->interrupted) return call.answer(kErestartnointr);
     if (!thread->guest->freezing) {
-      thread->in_call = true;
+      begun = thread->in_call = true;
       unwatch(*thread);
     }
   }
-  if (!thread->in_call) return answer_when_interrupted(*thread, call, kErestartnointr);
+  if (!begun) return answer_when_interrupted(*thread, call, kErestartnointr);
 
   bool foreign = call.architecture() != AUDIT_ARCH_X86_64 || (call.number() & kX32Bit) != 0;
   bool signal_first;
@@ -281,7 +282,7 @@ void Supervisor::lose_channel(GuestThread& thread, PendingCall& call, const Erro
   // speaks, the guest stands still in its call.
   log_debug("channel of guest thread " + std::to_string(thread.tid) + ": " + error.message());
   std::unique_lock lock(thread.mutex);
-  thread.changed.wait_for(lock, std::chrono::seconds(5), [&] { return thread.ended; });
+  thread.changed.wait_for(lock, std::chrono::seconds(5), [&] { return thread.ended.load(); });
   lock.unlock();
   if (!guest.ended) {
     log_info("guest " + std::to_string(guest.pid) + " has lost its deputy (" + error.message() + "); ended");

@@ -242,8 +242,8 @@ void Supervisor::clone_call(GuestThread& thread, PendingCall& call, Split kind) 
     memcpy(process->token, body.token, sizeof process->token);
     process->program = guest.program;
     process->listener = guest.listener;
-    process->traced = guest.traced;
-    process->trace_stacks = guest.trace_stacks;
+    process->traced = guest.traced.load();
+    process->trace_stacks = guest.trace_stacks.load();
     process->slots.insert(body.slot);
     process->threads[child_tid] = record;
     record->guest = process;
@@ -372,6 +372,7 @@ void Supervisor::exit_thread(GuestThread& thread, PendingCall& call) {
   }
   std::lock_guard lock(thread.mutex);
   thread.ended = true;
+  thread.changed.notify_all();
 }
 
 void Supervisor::exit_group(GuestThread& thread, PendingCall& call) {

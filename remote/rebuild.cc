@@ -404,7 +404,9 @@ Status Supervisor::start_guest(Building& building) {
   Guest& guest = *building.guest;
   for (const ThreadState& state : building.state.threads) {
     std::shared_ptr<GuestThread> thread = guest.thread(state.tid);
-    TRY(thread->channel, wait_for_hello(guest.token, state.tid, state.signals_acked, kConnectTimeoutMs));
+    TRY(UniqueFd channel, wait_for_hello(guest.token, state.tid, state.signals_acked, kConnectTimeoutMs));
+    std::lock_guard lock(thread->mutex);
+    thread->channel = std::move(channel);
     thread->led = false;
   }
   // Arguments and environment stay: /proc/PID/cmdline and environ, and with them ps, show home's.
@@ -412,6 +414,7 @@ Status Supervisor::start_guest(Building& building) {
   for (const Area& area : building.state.areas) {
     if (area.kind == AreaKind::kVdso) continue;
     uint64_t end = area.start < arguments && arguments < area.end ? arguments : area.end;
+    std::lock_guard lock(guest.mutex);
     guest.at_home.push_back({area.start, end - area.start});
   }
   for (const ThreadState& state : building.state.threads) watch(*guest.thread(state.tid));

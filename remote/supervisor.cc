@@ -169,6 +169,8 @@ void Supervisor::serve_link() {
   Result<LinkMessage> message = receive_link(options_.link_fd);
   if (!message) {
     // mosixd has ended or restarts; guests do not notice. Nothing more to hear on this descriptor.
+    // Nobody may write to the number when it is somebody else's.
+    std::lock_guard lock(link_mutex_);
     if (options_.link_fd >= 0) ::close(options_.link_fd);
     options_.link_fd = -1;
     return;
@@ -213,9 +215,8 @@ void Supervisor::guest_died(int pid, int wait_status) {
     for (auto& [tid, thread] : guest->threads) threads.push_back(thread);
   }
   for (auto& thread : threads) {
-    std::unique_lock lock(thread->mutex);
-    if (thread->exchanging) continue;
-    lock.unlock();
+    std::lock_guard lock(thread->mutex);
+    if (thread->exchanging || !thread->channel) continue;
     if (send_frame(thread->channel.get(), FrameType::kDie, *guest, 0, 0, &order, sizeof order)) break;
   }
   drop_guest(guest);
@@ -285,9 +286,9 @@ void Supervisor::drop_guest(const std::shared_ptr<Guest>& guest) {
 }
 
 void Supervisor::note_guest(const Guest& guest, const char* event) {
-  if (options_.link_fd < 0) return;
   nlohmann::json note = {{"event", event}, {"pid", guest.pid}, {"home", options_.home_name}, {"program", guest.program}};
-  send_link(options_.link_fd, note.dump());
+  std::lock_guard lock(link_mutex_);
+  if (options_.link_fd >= 0) send_link(options_.link_fd, note.dump());
 }
 
 /// Once a second: counters of the guests that made calls or used the processor.

@@ -209,6 +209,7 @@ class Supervisor {
   UniqueFd rest_fd_;  ///< wakes the channel watcher when the first thread comes to rest
   std::mutex rest_mutex_;
   std::vector<std::shared_ptr<GuestThread>> at_rest_;
+  std::mutex link_mutex_;  ///< guards options_.link_fd, which is closed when mosixd has gone
   UniqueFd wake_fd_;  ///< makes the main thread look again at what it polls
 
   std::mutex sandbox_mutex_;
