@@ -133,7 +133,9 @@ void Supervisor::unwatch(GuestThread& thread) {
 }
 
 /// A thread that has just left a call usually makes the next one soon; telling epoll of it each time would cost
-/// two calls for each of its own. So it is watched only when it has stayed away for a moment.
+/// two calls for each of its own. So it is watched only when it has stayed away for a moment. A signal that could
+/// not be given when it was heard of (it came behind a reply, or somebody had the thread under ptrace) waits there
+/// too, for the thread may never make another call. GuestThread::mutex must be held.
 void Supervisor::rest(const std::shared_ptr<GuestThread>& thread) {
   ++thread->calls;
   if (std::exchange(thread->resting, true)) return;
@@ -149,13 +151,23 @@ void Supervisor::watch_those_at_rest() {
     threads.swap(at_rest_);
   }
   std::erase_if(threads, [this](const std::shared_ptr<GuestThread>& thread) {
+    {
+      std::lock_guard lock(thread->mutex);
+      bool quiet = !thread->in_call && thread->calls == thread->calls_seen && !thread->guest->freezing;
+      thread->calls_seen = thread->calls;
+      if (!quiet && !thread->ended) return false;
+      if (thread->ended || !thread->has_signal()) {
+        thread->resting = false;
+        if (!thread->ended) watch(*thread);
+        return true;
+      }
+      thread->watcher_busy = true;
+    }
+    deliver_to_computing(*thread);
     std::lock_guard lock(thread->mutex);
-    bool quiet = !thread->in_call && thread->calls == thread->calls_seen;
-    thread->calls_seen = thread->calls;
-    if (!quiet && !thread->ended) return false;
-    thread->resting = false;
-    if (!thread->ended && !thread->watcher_busy) watch(*thread);
-    return true;
+    thread->watcher_busy = false;
+    thread->changed.notify_all();
+    return false;
   });
   std::lock_guard lock(rest_mutex_);
   at_rest_.insert(at_rest_.end(), threads.begin(), threads.end());
@@ -206,7 +218,7 @@ void Supervisor::serve_idle_channel(const std::shared_ptr<GuestThread>& thread) 
     std::lock_guard lock(thread->mutex);
     thread->watcher_busy = false;
     thread->changed.notify_all();
-    if (noted && !thread->in_call && !thread->ended) watch(*thread);
+    if (noted && !thread->ended) thread->has_signal() ? rest(thread) : watch(*thread);
   }
   if (noted || guest->freezing || guest->ended) return;
   if (noted.error().code != EPIPE) log_error("channel of guest " + std::to_string(guest->pid) + ": " + noted.error().message());

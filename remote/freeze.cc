@@ -147,7 +147,7 @@ void Supervisor::thaw(Frozen& frozen) {
   frozen.tracing.clear();
   for (auto& thread : frozen.threads) {
     std::lock_guard lock(thread->mutex);
-    if (!thread->ended && !thread->in_call) watch(*thread);
+    if (!thread->ended && !thread->in_call) rest(thread);
   }
 }
 
@@ -445,12 +445,8 @@ void Supervisor::hold(HoldOrder order) {
   tracees.clear();
   tracing.clear();
   for (auto& thread : threads) {
-    bool waiting;
-    {
-      std::lock_guard lock(thread->mutex);
-      waiting = thread->has_signal() && !thread->in_call;
-    }
-    if (waiting) deliver_to_computing(*thread);
+    std::lock_guard lock(thread->mutex);
+    if (thread->has_signal() && !thread->in_call && !thread->ended) rest(thread);
   }
 }
 

@@ -256,7 +256,10 @@ void Supervisor::clone_call(GuestThread& thread, PendingCall& call, Split kind) 
     note_guest(*process, "guest");
   }
   add_thread(record);
-  watch(*record);
+  {
+    std::lock_guard lock(record->mutex);
+    rest(record);
+  }
   if ((order.flags & CLONE_PIDFD) != 0) {
     Result<CallReply> opened = exchange(thread, plain_plan(SYS_pidfd_open, {static_cast<uint64_t>(child_tid)}));
     if (opened && opened->result >= 0) {

@@ -417,7 +417,11 @@ Status Supervisor::start_guest(Building& building) {
     std::lock_guard lock(guest.mutex);
     guest.at_home.push_back({area.start, end - area.start});
   }
-  for (const ThreadState& state : building.state.threads) watch(*guest.thread(state.tid));
+  for (const ThreadState& state : building.state.threads) {
+    std::shared_ptr<GuestThread> thread = guest.thread(state.tid);
+    std::lock_guard lock(thread->mutex);
+    rest(thread);
+  }
   for (Tracee& tracee : building.tracees) TRY_VOID(tracee.detach());
   return {};
 }

@@ -316,6 +316,21 @@ void a_computing_process_hears_signals() {
   CHECK(handled >= 1 && handled <= 20);
 }
 
+/// Timers so short that they expire while the call that sets them returns, or right after it. The process makes no
+/// other call that could bring the signal along.
+void a_signal_on_the_heels_of_a_call() {
+  Handler handler(SIGALRM, count);
+  for (int us = 1; us <= 600; ++us) {
+    handled = 0;
+    const itimerval soon{{0, 0}, {0, us}};
+    CHECK_EQ(setitimer(ITIMER_REAL, &soon, nullptr), 0);
+    timespec begun{}, now{};
+    clock_gettime(CLOCK_MONOTONIC, &begun);
+    for (now = begun; handled == 0 && now.tv_sec - begun.tv_sec < 10;) clock_gettime(CLOCK_MONOTONIC, &now);
+    CHECK_EQ(static_cast<int>(handled), 1);
+  }
+}
+
 void parent_and_child_signal_each_other() {
   Blocked blocked({SIGUSR1, SIGUSR2});
   const pid_t parent = getpid();
@@ -448,6 +463,7 @@ int main(int argc, char** argv) {
                      {"descriptor-of-signals", descriptor_of_signals},
                      {"alarms-and-timers", alarms_and_timers},
                      {"a-computing-process-hears-signals", a_computing_process_hears_signals},
+                     {"a-signal-on-the-heels-of-a-call", a_signal_on_the_heels_of_a_call},
                      {"parent-and-child-signal-each-other", parent_and_child_signal_each_other},
                      {"death-of-a-child-is-told", death_of_a_child_is_told},
                      {"moved-inside-a-handler", moved_inside_a_handler},
