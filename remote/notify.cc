@@ -113,6 +113,8 @@ void Supervisor::serve_call(PendingCall& call) {
   else
     dispatch(*thread, call, syscall_row(call.number(), call.args()));
 
+  // The thread may be in its next call by now, whose worker has the channel.
+  if (call.channel_given_up()) return;
   if (!thread->ended) release_home_memory(*thread);
   Status drained = drain_inbox(*thread);
   std::lock_guard lock(thread->mutex);
@@ -262,8 +264,17 @@ void Supervisor::bring_home(GuestThread& thread, PendingCall& call, const std::s
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     WantHome want{.pid = guest.pid, .reason = reason};
     if (!send_control(ControlType::kWantHome, encode_message(want))) break;
+    if (!call.channel_given_up()) {
+      // Its signals find it while it waits; the call is then made again.
+      [[maybe_unused]] Status drained = drain_inbox(thread);
+      call.note_channel_given_up();
+      std::shared_ptr<GuestThread> shared = guest.thread(thread.tid);
+      std::lock_guard lock(thread.mutex);
+      thread.in_call = false;
+      if (shared != nullptr && drained) rest(shared);
+      thread.changed.notify_all();
+    }
     std::unique_lock lock(thread.mutex);
-    thread.in_call = false;
     if (thread.changed.wait_for(lock, std::chrono::seconds(10),
                                 [&] { return thread.interrupted || thread.ended; })) {
       if (thread.ended) return call.abandon();

@@ -39,6 +39,9 @@ class PendingCall {
   /// The thread is being killed: nobody waits for an answer.
   void abandon() { answered_ = true; }
   bool answered() const { return answered_; }
+  /// The worker has given the thread's channel away before the answer: it is no longer its own afterwards.
+  void note_channel_given_up() { channel_given_up_ = true; }
+  bool channel_given_up() const { return channel_given_up_; }
   /// What it was answered with, for the tracer; and the time that home took of it.
   int64_t result() const { return result_; }
   void note_result(int64_t result) { result_ = result, result_known_ = true; }
@@ -66,6 +69,7 @@ class PendingCall {
   int64_t result_ = 0;
   bool result_known_ = true;
   bool ran_here_ = false;
+  bool channel_given_up_ = false;
   uint64_t home_ns_ = 0;
 };
 
