@@ -245,13 +245,18 @@ bool Supervisor::finish_call(GuestThread& thread, PendingCall& call, const CallP
 
 void Supervisor::answer_when_interrupted(GuestThread& thread, PendingCall& call, int64_t restart_code) {
   std::unique_lock lock(thread.mutex);
+  std::unique_lock tracing(thread.tracer_mutex, std::defer_lock);
   // The freezer is about to interrupt the thread; only then may it see a restart code. If the move is called
-  // off before that, the call is as good as new: it is answered through its own restart.
-  thread.changed.wait(lock, [&] { return thread.interrupted || thread.ended || !thread.guest->freezing; });
-  if (thread.ended) return call.abandon();
-  if (thread.interrupted) return call.answer(restart_code);
+  // off before that, the call is as good as new: it is answered through its own restart. Whoever has the right to
+  // trace meanwhile may be waiting for this very answer, so it is tried for, not waited for.
+  for (;;) {
+    thread.changed.wait(lock, [&] { return thread.interrupted || thread.ended || !thread.guest->freezing; });
+    if (thread.ended) return call.abandon();
+    if (thread.interrupted) return call.answer(restart_code);
+    if (tracing.try_lock()) break;
+    thread.changed.wait_for(lock, std::chrono::milliseconds(1));
+  }
   lock.unlock();
-  std::lock_guard tracing(thread.tracer_mutex);
   auto tracee = Tracee::seize(thread.outer_tid);
   if (tracee) tracee->interrupt();
   call.answer(restart_code);
