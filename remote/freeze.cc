@@ -49,6 +49,7 @@ struct Supervisor::Frozen {
   std::vector<std::shared_ptr<GuestThread>> threads;
   std::vector<std::unique_lock<std::mutex>> tracing;
   std::vector<Tracee> tracees;
+  bool begun = false;  ///< `freezing` is ours to take back
 };
 
 Status Supervisor::freeze(Frozen& frozen) {
@@ -56,12 +57,11 @@ Status Supervisor::freeze(Frozen& frozen) {
   {
     std::unique_lock lock(guest.mutex);
     if (guest.freezing.exchange(true)) return fail(EBUSY, "the guest is being moved already");
+    frozen.begun = true;
     guest.changed.notify_all();  // whoever holds it for job control lets go of it
     if (!guest.changed.wait_for(lock, std::chrono::milliseconds(kStopLimitMs),
-                                [&] { return guest.busy == 0 || guest.ended; })) {
-      guest.freezing = false;
+                                [&] { return guest.busy == 0 || guest.ended; }))
       return fail(EBUSY, "the guest is in the middle of an exec");
-    }
     if (guest.ended) return fail(ESRCH, "the guest has ended");
   }
   // Whoever holds a thread under ptrace (a fork, a signal) finishes first; nobody begins anew. A fork that was
@@ -128,11 +128,23 @@ Status Supervisor::freeze(Frozen& frozen) {
 }
 
 void Supervisor::thaw(Frozen& frozen) {
+  if (!frozen.begun) return;
   Guest& guest = *frozen.guest;
-  guest.freezing = false;
+  // Also those that were not taken before the freeze failed: their workers wait for its end, and what came over
+  // their channels has not been looked at.
+  std::vector<std::shared_ptr<GuestThread>> all;
+  {
+    std::lock_guard lock(guest.mutex);
+    guest.freezing = false;
+    guest.changed.notify_all();
+    for (auto& [tid, thread] : guest.threads) all.push_back(thread);
+  }
   for (auto& thread : frozen.threads) {
     std::lock_guard lock(thread->mutex);
     thread->interrupted = false;
+  }
+  for (auto& thread : all) {
+    std::lock_guard lock(thread->mutex);
     thread->changed.notify_all();
   }
   for (size_t i = 0; i < frozen.tracees.size(); ++i) {
@@ -145,7 +157,7 @@ void Supervisor::thaw(Frozen& frozen) {
   }
   frozen.tracees.clear();
   frozen.tracing.clear();
-  for (auto& thread : frozen.threads) {
+  for (auto& thread : all) {
     std::lock_guard lock(thread->mutex);
     if (!thread->ended && !thread->in_call) rest(thread);
   }
