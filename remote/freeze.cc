@@ -60,9 +60,9 @@ Status Supervisor::freeze(Frozen& frozen) {
     frozen.begun = true;
     guest.changed.notify_all();  // whoever holds it for job control lets go of it
     if (!guest.changed.wait_for(lock, std::chrono::milliseconds(kStopLimitMs),
-                                [&] { return guest.busy == 0 || guest.ended; }))
+                                [&] { return guest.busy == 0 || guest.ended || guest.left; }))
       return fail(EBUSY, "the guest is in the middle of an exec");
-    if (guest.ended) return fail(ESRCH, "the guest has ended");
+    if (guest.ended || guest.left) return fail(ESRCH, "the guest has ended");
   }
   // Whoever holds a thread under ptrace (a fork, a signal) finishes first; nobody begins anew. A fork that was
   // under way may have added a thread, so the list is taken after that.
@@ -401,7 +401,7 @@ void Supervisor::move_guest(MoveOrder order, bool home, std::shared_ptr<ImageQue
     send_failed(order.pid, sent.error());
   }
   close_queue(order.pid, queue);
-  if (resume) {
+  if (resume && !frozen.guest->left) {
     for (auto& thread : frozen.threads) {
       // Deputies that were sent elsewhere and back have new connections.
       Result<UniqueFd> fresh = wait_for_hello(frozen.guest->token, thread->tid, thread->signals_received, 0);

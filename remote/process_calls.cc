@@ -295,10 +295,13 @@ void Supervisor::exec_call(GuestThread& thread, PendingCall& call, const Syscall
     std::unique_lock lock(registry_mutex_);
     exec_answers_.erase(guest.pid);
   }
+  bool begun = false;
   {
+    // A freeze waits for the execs that it finds under way, and no other begins.
     std::lock_guard lock(guest.mutex);
-    ++guest.busy;
+    if (!guest.freezing) ++guest.busy, begun = true;
   }
+  if (!begun) return answer_when_interrupted(thread, call, kErestartnointr);
   if (!send_control(ControlType::kExecAsk, encode_message(ask))) return call.abandon();
   std::optional<ExecAnswer> answer;
   {
@@ -323,8 +326,7 @@ void Supervisor::exec_call(GuestThread& thread, PendingCall& call, const Syscall
     Result<CallReply> reply = exchange(thread, *plan);
     if (!reply && reply.error().code != kFrozen) {
       // The deputy is gone from its channel: the new program has taken its place. The custodian says so on
-      // the control connection, and this remote ends.
-      not_busy();
+      // the control connection, and this remote ends; until then a freeze waits.
       return lose_channel(thread, call, reply.error());
     }
     ThreadRef failed{.pid = guest.pid, .tid = thread.tid};

@@ -120,11 +120,18 @@ void Supervisor::serve_control(ControlMessage message) {
           },
           static_cast<MoveOrder*>(nullptr));
     case ControlType::kExeced:
-    case ControlType::kForget:
-      // A process that is being built or is frozen is dropped by the thread that has it under ptrace.
-      if (queue_message(pid, message)) return;
-      if (std::shared_ptr<Guest> guest = find_guest(pid)) drop_guest(guest);
+    case ControlType::kForget: {
+      std::shared_ptr<Guest> guest = find_guest(pid);
+      if (guest != nullptr) {
+        std::lock_guard lock(guest->mutex);
+        guest->left = true;
+        guest->changed.notify_all();
+      }
+      // A process that is being built or is frozen is dropped by the thread that has it under ptrace; if that one
+      // has just stopped listening, `left` tells it.
+      if (!queue_message(pid, message) && guest != nullptr) drop_guest(guest);
       return;
+    }
     case ControlType::kHold:
       return decoded([&](const HoldOrder& order) { std::thread([this, order] { hold(order); }).detach(); },
                      static_cast<HoldOrder*>(nullptr));
