@@ -76,11 +76,11 @@ Status drain_inbox(GuestThread& thread) {
 }
 
 Result<CallReply> exchange_raw(GuestThread& thread, FrameType type, const void* body, size_t bytes,
-                               const CallPlan& plan) {
+                               const CallPlan& plan, InMove in_move) {
   uint32_t sequence, acked;
   {
     std::lock_guard lock(thread.mutex);
-    if (thread.guest->freezing) return fail(kFrozen, "the guest is being moved");
+    if (thread.guest->freezing && in_move == InMove::kRefuse) return fail(kFrozen, "the guest is being moved");
     sequence = ++thread.sequence;
     acked = thread.signals_received;
     thread.exchanging = true;
@@ -113,6 +113,15 @@ Result<CallReply> exchange(GuestThread& thread, const CallPlan& plan) {
   std::vector<uint8_t> body = plan.frame_body();
   thread.guest->forwarded_calls.fetch_add(1, std::memory_order_relaxed);
   return exchange_raw(thread, FrameType::kCall, body.data(), body.size(), plan);
+}
+
+Result<CallReply> exchange_to_end(GuestThread& thread, const CallPlan& plan) {
+  std::vector<uint8_t> body = plan.frame_body();
+  for (;;) {
+    thread.guest->forwarded_calls.fetch_add(1, std::memory_order_relaxed);
+    Result<CallReply> reply = exchange_raw(thread, FrameType::kCall, body.data(), body.size(), plan, InMove::kFinish);
+    if (!reply || reply->verdict != Verdict::kRestart) return reply;
+  }
 }
 
 CallPlan plain_plan(uint32_t number, std::array<uint64_t, 6> args) {

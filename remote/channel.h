@@ -35,8 +35,12 @@ inline constexpr int kFrozen = ERESTART;
 /// before it are noted in the thread. The thread must be in_call (the caller owns the channel).
 Result<CallReply> exchange(GuestThread& thread, const CallPlan& plan);
 /// The same for a frame that is no call (fork).
+enum class InMove { kRefuse, kFinish };
 Result<CallReply> exchange_raw(GuestThread& thread, FrameType type, const void* body, size_t bytes,
-                               const CallPlan& plan);
+                               const CallPlan& plan, InMove in_move = InMove::kRefuse);
+/// For the second half of what has begun to take effect, made with the right to trace the thread in hand: a move
+/// that has begun meanwhile waits for that, and signals have to.
+Result<CallReply> exchange_to_end(GuestThread& thread, const CallPlan& plan);
 
 /// A plan for a call of the supervisor's own, without pointers.
 CallPlan plain_plan(uint32_t number, std::array<uint64_t, 6> args);

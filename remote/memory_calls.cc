@@ -114,7 +114,7 @@ void Supervisor::map_file(GuestThread& thread, PendingCall& call) {
   if (registers) {
     uint64_t flags = (args[3] & ~static_cast<uint64_t>(MAP_FIXED_NOREPLACE)) | MAP_FIXED;
     Result<CallReply> mirrored =
-        exchange(thread, plain_plan(SYS_mmap, {registers->rax, args[1], args[2], flags, args[4], args[5]}));
+        exchange_to_end(thread, plain_plan(SYS_mmap, {registers->rax, args[1], args[2], flags, args[4], args[5]}));
     // A mapping that home could not mirror keeps its contents here, and takes them along in full.
     if (!mirrored || mirrored->result < 0) log_debug("home did not mirror a mapping");
   }

@@ -261,11 +261,11 @@ void Supervisor::clone_call(GuestThread& thread, PendingCall& call, Split kind) 
     rest(record);
   }
   if ((order.flags & CLONE_PIDFD) != 0) {
-    Result<CallReply> opened = exchange(thread, plain_plan(SYS_pidfd_open, {static_cast<uint64_t>(child_tid)}));
+    Result<CallReply> opened = exchange_to_end(thread, plain_plan(SYS_pidfd_open, {static_cast<uint64_t>(child_tid)}));
     if (opened && opened->result >= 0) {
       auto fd = static_cast<int>(opened->result);
       memory.write(order.pidfd, &fd, sizeof fd);
-      exchange(thread, plain_plan(SYS_fcntl, {static_cast<uint64_t>(fd), 2 /* F_SETFD */, 1 /* FD_CLOEXEC */}));
+      exchange_to_end(thread, plain_plan(SYS_fcntl, {static_cast<uint64_t>(fd), 2 /* F_SETFD */, 1 /* FD_CLOEXEC */}));
     }
   }
   call.note_result(child_tid);
