@@ -43,6 +43,7 @@ struct GuestThread {
   UniqueFd channel;   ///< another takes its place under `mutex`, and by the owner only
   std::vector<uint8_t> inbox;  ///< received and not yet looked at; belongs to the channel's owner
   uint64_t cpu_before_ns = 0;  ///< processor time spent on other away nodes
+  bool leaving = false;        ///< it is ending by itself; guarded by Guest::mutex
 
   /// Held by whoever has the thread under ptrace.
   std::mutex tracer_mutex;

@@ -339,17 +339,27 @@ void Supervisor::exec_call(GuestThread& thread, PendingCall& call, const Syscall
 
 void Supervisor::exit_thread(GuestThread& thread, PendingCall& call) {
   Guest& guest = *thread.guest;
-  size_t count;
+  bool last;
   {
+    // Of two that leave at once the second is the last: nobody would end the process for them.
     std::lock_guard lock(guest.mutex);
-    count = guest.threads.size();
+    last = true;
+    for (auto& [tid, other] : guest.threads)
+      if (other.get() != &thread && !other->leaving) last = false;
+    thread.leaving = !last;
   }
-  if (count <= 1) return exit_group(thread, call);
+  if (last) return exit_group(thread, call);
   std::shared_ptr<GuestThread> self = find_thread(thread.outer_tid);
   ExitBody order{.status = static_cast<int32_t>(call.args()[0]), .whole_group = 0};
   {
     std::unique_lock tracing = lock_tracer(thread);
-    if (!tracing) return answer_when_interrupted(thread, call, kErestartnointr);
+    if (!tracing) {
+      {
+        std::lock_guard lock(guest.mutex);
+        thread.leaving = false;
+      }
+      return answer_when_interrupted(thread, call, kErestartnointr);
+    }
     // Gone here before it is gone at home: home may give the number to somebody else at once. The leader only
     // becomes a zombie, which keeps the number on both sides.
     if (thread.tid == guest.pid) {

@@ -371,6 +371,25 @@ void leader_ends_first() {
   CHECK_EQ(WEXITSTATUS(status), 23);
 }
 
+/// No thread ends the process: it is over when all have left, each by itself and all of them at once.
+void all_leave_at_once() {
+  constexpr int kThreads = 4;
+  for (int i = 0; i < 20; ++i) {
+    const int status = check::in_child([]() -> int {
+      static std::atomic<int> here{0};
+      auto leave = [] {
+        ++here;
+        while (here < kThreads) sched_yield();
+        syscall(SYS_exit, 9);
+      };
+      for (int t = 1; t < kThreads; ++t) std::thread(leave).detach();
+      leave();
+      return 1;
+    });
+    CHECK_EQ(status, 9 << 8);
+  }
+}
+
 void exec_from_another_thread() {
   const int status = check::in_child([]() -> int {
     std::thread([] {
@@ -452,6 +471,7 @@ int main(int argc, char** argv) {
                      {"cancellation", cancellation},
                      {"exit-from-another-thread", exit_from_another_thread},
                      {"leader-ends-first", leader_ends_first},
+                     {"all-leave-at-once", all_leave_at_once},
                      {"exec-from-another-thread", exec_from_another_thread},
                      {"fork-from-a-thread", fork_from_a_thread},
                      {"names-and-stacks", names_and_stacks}});
