@@ -261,8 +261,12 @@ void Custodian::look_at_state(ProcessRecord& record) {
   if (close == nullptr || close + 2 >= text + got || close[2] == 't') return;
   bool stopped = close[2] == 'T';
   Place place = record.place();
-  if (stopped == record.stopped || place.node == nullptr) return;
+  if (place.node == nullptr) return;
+  // A guest that has come to another node since then has not been told there, and runs.
+  bool told = record.stopped && record.told_epoch == place.epoch;
+  if (stopped == told) return;
   record.stopped = stopped;
+  record.told_epoch = place.epoch;
   (void)place.node->send(ControlType::kHold, HoldOrder{record.pid, static_cast<uint8_t>(stopped)});
 }
 

@@ -30,7 +30,10 @@ struct ProcessRecord {
 
   const int pid;
   UniqueFd pidfd;
-  UniqueFd stat;  ///< /proc/PID/stat, for the main loop's look at its state
+  // The main loop's look at job control.
+  UniqueFd stat;            ///< /proc/PID/stat
+  bool stopped = false;     ///< as last told to the supervisor
+  uint32_t told_epoch = 0;  ///< ... of this move's node
   std::timed_mutex tracer;
 
   // Registry mutex.
@@ -38,7 +41,6 @@ struct ProcessRecord {
   uint32_t epoch = 0;  ///< of the last move, tried or done
   std::string busy;    ///< operation under way, for the refusal of a second one
   bool ended = false;
-  bool stopped = false;  ///< job control, as last told to the supervisor
   uint32_t moves = 0;
   std::string reason;     ///< why it is where it is
   std::string hold_node;  ///< -r: where its exec'd images and children go

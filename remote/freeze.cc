@@ -26,6 +26,7 @@ namespace {
 
 constexpr int kStopLimitMs = 5000;
 constexpr int kDecisionLimitMs = 120000;
+constexpr std::chrono::milliseconds kLongestHoldPause(100);
 
 int64_t clock_now(clockid_t clock) {
   timespec t{};
@@ -161,6 +162,7 @@ void Supervisor::thaw(Frozen& frozen) {
     std::lock_guard lock(thread->mutex);
     if (!thread->ended && !thread->in_call) rest(thread);
   }
+  start_holding(frozen.guest);
 }
 
 Result<ProcessState> Supervisor::capture(Frozen& frozen, uint32_t epoch) {
@@ -418,20 +420,28 @@ void Supervisor::move_guest(MoveOrder order, bool home, std::shared_ptr<ImageQue
   drop_guest(frozen.guest);
 }
 
-/// Home's process is stopped by job control, or continued. Threads in a call wait with it anyhow; those that
-/// compute are held by ptrace, which leaves no trace in the guest.
-void Supervisor::hold(HoldOrder order) {
+/// Home's process is stopped by job control, or continued. The reader of the control connection notes it, so that
+/// of two such orders the later one holds.
+void Supervisor::note_hold(const HoldOrder& order) {
   std::shared_ptr<Guest> guest = find_guest(order.pid);
   if (guest == nullptr) return;
   {
     std::lock_guard lock(guest->mutex);
+    guest->held = order.stopped != 0;
     guest->changed.notify_all();
-    if (order.stopped == 0) {
-      guest->held = false;
-      return;
-    }
-    if (guest->held.exchange(true)) return;
   }
+  start_holding(guest);
+}
+
+void Supervisor::start_holding(const std::shared_ptr<Guest>& guest) {
+  std::lock_guard lock(guest->mutex);
+  if (!guest->held || guest->freezing || guest->ended || std::exchange(guest->being_held, true)) return;
+  std::thread([this, guest] { hold(guest); }).detach();
+}
+
+/// Threads in a call wait with home anyhow; those that compute are held by ptrace, which leaves no trace in the
+/// guest.
+void Supervisor::hold(const std::shared_ptr<Guest>& guest) {
   std::vector<std::shared_ptr<GuestThread>> threads;
   {
     std::lock_guard lock(guest->mutex);
@@ -439,19 +449,22 @@ void Supervisor::hold(HoldOrder order) {
   }
   std::vector<std::unique_lock<std::mutex>> tracing;
   std::vector<Tracee> tracees;
-  for (auto& thread : threads) {
-    std::unique_lock lock(thread->tracer_mutex, std::try_to_lock);
-    if (!lock) continue;
-    Result<Tracee> tracee = Tracee::seize(thread->outer_tid);
-    if (!tracee) continue;
-    tracee->interrupt();
-    tracees.push_back(std::move(*tracee));
-    tracing.push_back(std::move(lock));
-  }
-  {
+  auto over = [&] { return !guest->held || guest->ended || guest->freezing; };
+  std::vector<std::shared_ptr<GuestThread>> loose = threads;
+  for (std::chrono::milliseconds pause(1);; pause = std::min(2 * pause, kLongestHoldPause)) {
+    // Who has one of them under ptrace just now (it is being given a signal, or has not begun) lets it go soon.
+    std::erase_if(loose, [&](const std::shared_ptr<GuestThread>& thread) {
+      std::unique_lock lock(thread->tracer_mutex, std::try_to_lock);
+      Result<Tracee> tracee = lock ? Tracee::seize(thread->outer_tid) : Result<Tracee>(fail(EBUSY, "traced"));
+      if (!tracee) return thread->ended.load();
+      tracee->interrupt();
+      tracees.push_back(std::move(*tracee));
+      tracing.push_back(std::move(lock));
+      return true;
+    });
     std::unique_lock lock(guest->mutex);
-    guest->changed.wait(lock, [&] { return !guest->held || guest->ended || guest->freezing; });
-    guest->held = false;
+    if (loose.empty()) guest->changed.wait(lock, over);
+    if (loose.empty() || guest->changed.wait_for(lock, pause, over)) break;
   }
   // A thread that was in a call all the time is stopped only when the call is answered.
   tracees.clear();
@@ -460,6 +473,11 @@ void Supervisor::hold(HoldOrder order) {
     std::lock_guard lock(thread->mutex);
     if (thread->has_signal() && !thread->in_call && !thread->ended) rest(thread);
   }
+  {
+    std::lock_guard lock(guest->mutex);
+    guest->being_held = false;
+  }
+  start_holding(guest);  // it may have been stopped anew meanwhile
 }
 
 }  // namespace mosix

@@ -93,7 +93,8 @@ struct Guest {
   std::set<int> slots;
   std::atomic<bool> freezing{false};  ///< a move has begun: no new call, fork or exec
   std::atomic<bool> dropped{false};   ///< somebody is taking it out of the registry
-  std::atomic<bool> held{false};      ///< home is stopped by job control
+  std::atomic<bool> held{false};      ///< home is stopped by job control, as it has last said
+  bool being_held = false;            ///< a thread of ours keeps those still that compute
   std::atomic<bool> ended{false};     ///< gone, or being killed by us: its death is no news
   std::atomic<bool> left{false};      ///< home has said that it is not here any more
   std::map<int, int> led_files;  ///< while it is rebuilt: descriptors for its own mmap calls, by number

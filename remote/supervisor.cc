@@ -133,8 +133,7 @@ void Supervisor::serve_control(ControlMessage message) {
       return;
     }
     case ControlType::kHold:
-      return decoded([&](const HoldOrder& order) { std::thread([this, order] { hold(order); }).detach(); },
-                     static_cast<HoldOrder*>(nullptr));
+      return decoded([&](const HoldOrder& order) { note_hold(order); }, static_cast<HoldOrder*>(nullptr));
     case ControlType::kSeized:
       return decoded(
           [&](const ExecAnswer& answer) {

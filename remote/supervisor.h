@@ -191,7 +191,9 @@ class Supervisor {
   enum class Receiver { kHome, kNode };
   Status send_image(ImageConnection& connection, const Guest& guest, const ProcessState& state, Receiver to);
   Status send_file(ImageConnection& connection, const Guest& guest, const Area& area, const CachedFile& file);
-  void hold(HoldOrder order);
+  void note_hold(const HoldOrder& order);
+  void start_holding(const std::shared_ptr<Guest>& guest);
+  void hold(const std::shared_ptr<Guest>& guest);
 
   // --- image_queue.cc
   class QueueConnection;
