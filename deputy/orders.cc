@@ -146,10 +146,15 @@ void Custodian::finish_move(const Record& record, const std::string& from, const
 }
 
 void Custodian::bring_home_because(const Record& record, const std::string& reason) {
-  if (!claim(record, "it is being brought home")) {
+  {
+    // Wished for and, if nobody has the process, taken up in one step: an operation that ends looks for wishes.
     std::lock_guard lock(mutex_);
-    wants_home_[record->pid] = reason;
-    return;
+    if (record->ended) return;
+    if (!record->busy.empty()) {
+      wants_home_[record->pid] = reason;
+      return;
+    }
+    record->busy = "it is being brought home";
   }
   in_thread([this, record, reason] {
     std::string from = record->where();
