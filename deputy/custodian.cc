@@ -142,6 +142,12 @@ Custodian::Record Custodian::find(int pid) {
   return at == records_.end() ? nullptr : at->second;
 }
 
+/// It changes with an exec.
+std::string Custodian::program_of(const Record& record) {
+  std::lock_guard lock(mutex_);
+  return record->program;
+}
+
 Result<Custodian::Record> Custodian::find_or_create(int pid) {
   if (Record known = find(pid)) return known;
   auto record = std::make_shared<ProcessRecord>(pid);

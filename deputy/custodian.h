@@ -54,6 +54,7 @@ class Custodian : public AwayNode::Listener {
   void end_waiting_for(int pid);
   Result<Record> find_or_create(int pid);
   Record find(int pid);
+  std::string program_of(const Record& record);
   void process_ended(int pid);
   void drop(const Record& record);
   void drop_if_unmanaged(const Record& record);

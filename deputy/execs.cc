@@ -30,7 +30,7 @@ void Custodian::watch_exec(LinkOrder order) {
   if (!found) return link_.reply_failed(order.id, found.error());
   Record record = *found;
   in_thread([this, record, id = order.id, target = order.node, hold = order.hold, require = order.require] {
-    Result<std::shared_ptr<AwayNode>> node = node_named(target, record->program);
+    Result<std::shared_ptr<AwayNode>> node = node_named(target, program_of(record));
     HeldProcess hands(*record);
     auto watch = std::make_shared<ExecWatch>(hands);
     Status begun = node ? watch->begin(record->pid) : Status(fail(node.error()));
@@ -113,7 +113,6 @@ void Custodian::follow_exec(const Record& record, const std::shared_ptr<AwayNode
 
 /// The process stands before the first instruction of a program, at home, in our hands.
 void Custodian::place_new_image(const Record& record, HeldProcess& hands, const std::string& target) {
-  std::string before = record->program;
   {
     std::lock_guard lock(mutex_);
     if (Result<ProcStat> stat = read_proc_stat(record->pid)) record->program = stat->comm;
@@ -124,7 +123,7 @@ void Custodian::place_new_image(const Record& record, HeldProcess& hands, const 
     announce(record);
     return drop_if_unmanaged(record);
   }
-  Result<std::shared_ptr<AwayNode>> node = node_named(target, record->program);
+  Result<std::shared_ptr<AwayNode>> node = node_named(target, program_of(record));
   Result<MoveReport> moved =
       node ? move_out(*record, *node, next_epoch(record), hands) : Result<MoveReport>(fail(node.error()));
   if (!moved) stay_with_reason(record, hands, target, moved.error());
@@ -136,7 +135,7 @@ void Custodian::place_new_image(const Record& record, HeldProcess& hands, const 
 void Custodian::stay_with_reason(const Record& record, HeldProcess& hands, const std::string& target,
                                  const Error& error) {
   if (!hands.held()) return;
-  std::string program = record->program;
+  std::string program = program_of(record);
   if (!record->require) {
     tell_program_user(record->pidfd.get(),
                       program + " runs at home, not on " + target + ": " + error.message());

@@ -114,7 +114,7 @@ Result<MoveReport> Custodian::move_to(const Record& record, const std::string& t
     if (!place.node) return MoveReport{};
     return bring_home(*record, next_epoch(record));
   }
-  TRY(std::shared_ptr<AwayNode> node, node_named(target, record->program));
+  TRY(std::shared_ptr<AwayNode> node, node_named(target, program_of(record)));
   if (place.node) return move_on(*record, node, next_epoch(record));
   HeldProcess hands(*record);
   return move_out(*record, node, next_epoch(record), hands);
@@ -129,7 +129,7 @@ void Custodian::finish_move(const Record& record, const std::string& from, const
     if (moved && from != now) ++record->moves;
     record->reason = moved ? reason : moved.error().message();
   }
-  std::string what = process_text(record->pid) + " (" + record->program + ") from " + from + " to " + to;
+  std::string what = process_text(record->pid) + " (" + program_of(record) + ") from " + from + " to " + to;
   if (moved) {
     log_info(what + ": done");
     if (std::shared_ptr<AwayNode> node = record->place().node) send_traces(*node);
