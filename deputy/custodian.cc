@@ -20,6 +20,7 @@ namespace {
 
 constexpr int64_t kLookNs = 30'000'000;       ///< how often processes that are away are looked at for stops
 constexpr int64_t kLingerMs = 300;            ///< an empty custodian stays so long: orders come in groups
+constexpr int64_t kEndedMemoryMs = 5000;      ///< a message of an away node that is older has long arrived
 constexpr int64_t kGuestEndedGraceMs = 1000;  ///< a deputy whose guest has ended ends by itself within it
 
 // What an epoll event belongs to; other values are pids.
@@ -142,6 +143,15 @@ Custodian::Record Custodian::find(int pid) {
   return at == records_.end() ? nullptr : at->second;
 }
 
+/// A node's word about a process may be heard after the end of it, which the kernel here tells by another way: a
+/// parent that ends as soon as it has forked is still its child's parent.
+Custodian::Record Custodian::find_even_ended(int pid) {
+  if (Record known = find(pid)) return known;
+  std::lock_guard lock(mutex_);
+  auto at = lately_ended_.find(pid);
+  return at == lately_ended_.end() ? nullptr : at->second.record;
+}
+
 /// It changes with an exec.
 std::string Custodian::program_of(const Record& record) {
   std::lock_guard lock(mutex_);
@@ -187,6 +197,8 @@ void Custodian::drop(const Record& record) {
     auto at = records_.find(record->pid);
     if (at == records_.end() || at->second != record) return;
     records_.erase(at);
+    record->drop_origin();
+    if (record->place().node) lately_ended_[record->pid] = {record, now_ms()};
     guests_ended_.erase(record->pid);
     wants_home_.erase(record->pid);
   }
@@ -238,6 +250,7 @@ void Custodian::tick() {
         orphans.push_back(record);
     }
     for (const Record& record : orphans) guests_ended_.erase(record->pid);
+    std::erase_if(lately_ended_, [](auto& one) { return now_ms() - one.second.since_ms > kEndedMemoryMs; });
   }
   for (const Record& record : away) look_at_state(*record);
   for (const Record& record : busy)
@@ -353,8 +366,8 @@ bool is_deputy(int pid, uint64_t window, int slot) {
 }  // namespace
 
 void Custodian::child_born(const std::shared_ptr<AwayNode>& node, const ChildBorn& born) {
-  Record parent = find(born.parent_pid);
-  Place place = parent ? parent->place() : Place{};
+  Record parent = find_even_ended(born.parent_pid);
+  Place place = parent ? parent->place_at(node) : Place{};
   if (place.node != node || !is_deputy(born.pid, place.window, born.slot)) {
     // It has ended already, and its guest is to be forgotten like any other's.
     (void)node->send(ControlType::kForget, ProcessRef{born.pid, 0});

@@ -54,6 +54,7 @@ class Custodian : public AwayNode::Listener {
   void end_waiting_for(int pid);
   Result<Record> find_or_create(int pid);
   Record find(int pid);
+  Record find_even_ended(int pid);
   std::string program_of(const Record& record);
   void process_ended(int pid);
   void drop(const Record& record);
@@ -116,6 +117,11 @@ class Custodian : public AwayNode::Listener {
     int64_t heard_ms = 0;
   };
   std::map<int, EndedGuest> guests_ended_;  ///< remotes that have ended, until their process has
+  struct Ended {
+    Record record;
+    int64_t since_ms = 0;
+  };
+  std::map<int, Ended> lately_ended_;       ///< processes that were away when they ended
   std::map<int, std::string> wants_home_;   ///< busy ones that a supervisor wants to send home
   std::map<int, bool> traced_;              ///< pid (0: all) to "with stacks"
   int threads_ = 0;                         ///< operations under way

@@ -54,7 +54,15 @@ struct ProcessRecord {
   }
   void set_place(Place place) {
     std::lock_guard lock(place_mutex_);
+    before_ = std::move(place_);
+    before_.origin.reset();
     place_ = std::move(place);
+  }
+  /// Where it is, or else was until the last move, if that is this node: what the node has said before the move may
+  /// be heard after it, for other nodes have connections of their own. No node: neither.
+  Place place_at(const std::shared_ptr<AwayNode>& node) const {
+    std::lock_guard lock(place_mutex_);
+    return place_.node == node ? place_ : before_.node == node ? before_ : Place{};
   }
   void drop_origin() {
     std::lock_guard lock(place_mutex_);
@@ -67,7 +75,7 @@ struct ProcessRecord {
 
  private:
   mutable std::mutex place_mutex_;
-  Place place_;
+  Place place_, before_;
 };
 
 }  // namespace mosix
