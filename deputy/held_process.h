@@ -39,7 +39,7 @@ class HeldProcess {
   Status stop_where(const ProcessMemory& memory, uint64_t window, int limit_ms, const Settled& settled);
 
   ProcessRecord& record_;
-  std::unique_lock<std::timed_mutex> lock_;
+  std::unique_lock<TracerRight> lock_;
   StoppedProcess process_;
 };
 

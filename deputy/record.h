@@ -13,6 +13,7 @@
 
 #include "deputy/away_node.h"
 #include "deputy/capture.h"
+#include "deputy/tracer_right.h"
 #include "libmosix/common/unique_fd.h"
 
 namespace mosix {
@@ -34,7 +35,7 @@ struct ProcessRecord {
   UniqueFd stat;            ///< /proc/PID/stat
   bool stopped = false;     ///< as last told to the supervisor
   uint32_t told_epoch = 0;  ///< ... of this move's node
-  std::timed_mutex tracer;
+  TracerRight tracer;
 
   // Registry mutex.
   std::string program;
