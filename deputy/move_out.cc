@@ -14,6 +14,7 @@
 #include "libmosix/common/membership.h"
 #include "libmosix/process/proc_stat.h"
 #include "libmosix/process/syscall_site.h"
+#include "libmosix/process/vdso.h"
 
 namespace mosix {
 namespace {
@@ -114,11 +115,13 @@ class MoveOut {
   uint64_t window() const { return capture_->state.window_base; }
 
   Status capture() {
+    for (Tracee& tracee : hands_.threads().threads) TRY_VOID(leave_vdso(tracee, vdso_code(maps_)));
     TRY_VOID(capture_threads(hands_.threads(), *memory_, *capture_));
     reached_ = Reached::kAgent;
     TRY_VOID(install_agent(hands_.worker(), *memory_, site_, window(),
                            static_cast<int>(hands_.threads().threads.size())));
     TRY_VOID(capture_kernel_state(hands_.threads(), *memory_, window(), *capture_));
+    TRY_VOID(check_handlers(hands_.threads().threads, record_.pid, maps_, capture_->state.actions));
     return capture_process(record_.pid, maps_, window(), *capture_);
   }
 

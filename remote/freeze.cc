@@ -122,6 +122,7 @@ Status Supervisor::freeze(Frozen& frozen) {
       thread.answered_restart = false;
     }
     if (unread) mend_unread_call(frozen.tracees[i]);
+    TRY_VOID(leave_vdso(frozen.tracees[i], guest.vdso));
     put_signals(thread, frozen.tracees[i], Then::kKeep);
     if (!frozen.tracees[i].stopped()) return fail(ESRCH, "the guest has ended");
   }
@@ -260,6 +261,7 @@ Result<ProcessState> Supervisor::capture(Frozen& frozen, uint32_t epoch) {
   }
 
   TRY(std::vector<MapEntry> maps, read_maps(outer));
+  TRY_VOID(check_handlers(frozen.tracees, outer, maps, state.actions));
   Area vdso{.start = ~0ull, .kind = AreaKind::kVdso};
   for (const MapEntry& entry : maps) {
     if (entry.path == "[vsyscall]" || (entry.start >= guest.window && entry.end <= guest.window + kWindowBytes)) continue;

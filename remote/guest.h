@@ -20,6 +20,7 @@
 #include "libmosix/common/limits.h"
 #include "libmosix/common/messages.h"
 #include "libmosix/common/unique_fd.h"
+#include "libmosix/process/vdso.h"
 #include "libmosix/syscalls/call_plan.h"
 
 namespace mosix {
@@ -81,6 +82,7 @@ struct Guest {
   int outer_pid = 0;
   UniqueFd pidfd;
   uint64_t window = 0;
+  CodeRange vdso;
   uint32_t epoch = 0;
   uint8_t token[16] = {};
   std::string program;

@@ -238,6 +238,7 @@ void Supervisor::clone_call(GuestThread& thread, PendingCall& call, Split kind) 
     process->outer_pid = outer_child;
     process->pidfd.reset(static_cast<int>(syscall(SYS_pidfd_open, outer_child, 0)));
     process->window = guest.window;
+    process->vdso = guest.vdso;
     process->epoch = guest.epoch;
     memcpy(process->token, body.token, sizeof process->token);
     process->program = guest.program;

@@ -54,7 +54,8 @@ Result<uint64_t> page_run_address(const Bytes& body) {
   return run.address;
 }
 
-Status check_vdso(int outer_pid, const Area& wanted) {
+/// The code of the vDSO, which has to lie where home's does.
+Result<CodeRange> check_vdso(int outer_pid, const Area& wanted) {
   TRY(std::vector<MapEntry> maps, read_maps(outer_pid));
   uint64_t start = ~0ull, end = 0;
   for (const MapEntry& entry : maps)
@@ -64,7 +65,7 @@ Status check_vdso(int outer_pid, const Area& wanted) {
     }
   if (start != wanted.start || end != wanted.end)
     return fail(ENOTSUP, "this node's vDSO is laid out otherwise than home's: another kernel");
-  return {};
+  return vdso_code(maps);
 }
 
 }  // namespace
@@ -263,8 +264,10 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
     batch.add(SYS_mmap, {area.start, bytes, area.protection, flags, ~0ull, 0});
   }
   TRY_VOID(batch.run(tracee));
-  for (const Area& area : state.areas)
-    if (area.kind == AreaKind::kVdso) TRY_VOID(check_vdso(outer, area));
+  for (const Area& area : state.areas) {
+    if (area.kind != AreaKind::kVdso) continue;
+    TRY(guest.vdso, check_vdso(outer, area));
+  }
 
   batch.clear();
   struct rlimit stack_limit {};
