@@ -15,6 +15,7 @@ void ControlOps::handle(const ControlPeer& peer, const Json& request, Reply repl
       {"status", &ControlOps::status},       {"nodes", &ControlOps::nodes},     {"run", &ControlOps::run},
       {"place", &ControlOps::migrate},       {"migrate", &ControlOps::migrate}, {"where", &ControlOps::where},
       {"processes", &ControlOps::processes}, {"why", &ControlOps::where},       {"trace", &ControlOps::trace},
+      {"account", &ControlOps::account},
   };
   std::string op = text_field(request, "op");
   log_debug(fmt::format("request {} of uid {}, process {}", op, peer.uid, peer.pid));
@@ -93,6 +94,14 @@ void ControlOps::where(const ControlPeer& peer, const Json& request, Reply reply
   if (history && row.find("history") == row.end()) row["history"] = Json::array();
   row["ok"] = true;
   reply(std::move(row));
+}
+
+void ControlOps::account(const ControlPeer& peer, const Json& request, Reply reply) {
+  if (flag_field(request, "end")) return home_.accounts().settle(*context_.loop, peer.client, std::move(reply));
+  Result<ProcessFacts> facts = check_order(static_cast<int>(number_field(request, "pid")), peer.uid);
+  if (!facts) return reply(failure(facts.error().code, facts.error().what));
+  home_.accounts().open(peer.client, *facts);
+  reply(Json{{"ok", true}, {"pid", facts->pid}});
 }
 
 void ControlOps::trace(const ControlPeer& peer, const Json& request, Reply reply) {

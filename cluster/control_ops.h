@@ -19,7 +19,10 @@ class ControlOps {
   void stream_to(ControlServer& server) { server_ = &server; }
 
   void handle(const ControlPeer& peer, const Json& request, Reply reply);
-  void client_closed(uint64_t client) { home_.traces().unsubscribe(client); }
+  void client_closed(uint64_t client) {
+    home_.traces().unsubscribe(client);
+    home_.accounts().close(client);
+  }
 
  private:
   void status(const ControlPeer& peer, const Json& request, Reply reply);
@@ -29,6 +32,7 @@ class ControlOps {
   void processes(const ControlPeer& peer, const Json& request, Reply reply);
   void where(const ControlPeer& peer, const Json& request, Reply reply);
   void trace(const ControlPeer& peer, const Json& request, Reply reply);
+  void account(const ControlPeer& peer, const Json& request, Reply reply);
 
   Context& context_;
   HomeSide& home_;

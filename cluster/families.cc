@@ -20,7 +20,7 @@ ManagedProcess& Family::update(const Json& event, uint64_t start_time, int64_t n
   process.program = text_field(event, "program", process.program);
   process.reason = text_field(event, "reason", process.reason);
   process.moves = number_field(event, "moves", process.moves);
-  process.cpu_away_ms = number_field(event, "cpu_away_ms", process.cpu_away_ms);
+  process.cpu_away_us = number_field(event, "cpu_away_us", process.cpu_away_us);
   process.count_calls(number_field(event, "calls", process.calls), now_ms);
   std::string where = text_field(event, "where", process.where);
   auto told = event.find("history");

@@ -28,7 +28,7 @@ struct ManagedProcess {
   std::string where = "home";
   std::string reason;
   int64_t moves = 0;
-  int64_t cpu_away_ms = 0;
+  int64_t cpu_away_us = 0;
   int64_t calls = 0;
   double calls_per_s = 0;
   int64_t rate_since_ms = 0;  ///< start of the interval that calls_per_s is measured over

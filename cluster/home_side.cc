@@ -29,7 +29,7 @@ Json row_of(const Family& family, const ManagedProcess& process, const std::stri
               {"where", process.where},
               {"moves", process.moves},
               {"reason", process.reason},
-              {"cpu_away_ms", process.cpu_away_ms},
+              {"cpu_away_ms", process.cpu_away_us / 1000},
               {"calls", process.calls},
               {"calls_per_s", process.calls_per_s},
               {"since_s", (steady_ms() - process.since_ms) / 1000}};
@@ -89,6 +89,7 @@ void HomeSide::give(Order order, const ProcessFacts& facts) {
   if (geteuid() != 0 && facts.uid != geteuid())
     return order.reply(failure(
         EPERM, fmt::format("this mosixd runs as uid {} and manages that user's processes only", geteuid())));
+  accounts_.ordered(facts);
   // Twice at most: a custodian that is just ending refuses the first time.
   for (int attempt = 0; attempt < 2; ++attempt) {
     Family* family = family_of(facts);
@@ -205,7 +206,10 @@ void HomeSide::heard_reply(Family& family, const Json& event) {
             {wall_seconds(), order.pid, process->second.where, to, text_field(answer, "error"), false});
       bool more = false;
       for (const auto& [number, other] : family.orders) more = more || other.pid == order.pid;
-      if (!process->second.announced && !more) family.processes.erase(process);
+      if (!process->second.announced && !more) {
+        family.processes.erase(process);
+        accounts_.gone(order.pid);
+      }
     }
   }
   order.reply(std::move(answer));
@@ -213,6 +217,7 @@ void HomeSide::heard_reply(Family& family, const Json& event) {
 
 void HomeSide::heard_process(Family& family, const Json& event) {
   int pid = static_cast<int>(number_field(event, "pid"));
+  accounts_.heard(family, event);
   Result<ProcessFacts> facts = read_process_facts(pid);
   if (!facts) return;  // has ended meanwhile; "gone" follows
   // A custodian runs as its user, who may have a debugger on it: it speaks for that user's processes only.
@@ -229,6 +234,7 @@ void HomeSide::heard_process(Family& family, const Json& event) {
 }
 
 void HomeSide::heard_gone(Family& family, int pid) {
+  accounts_.gone(pid);
   if (family.processes.erase(pid) == 0) return;
   log_debug(fmt::format("process {} of family {} has ended", pid, family.name));
   traces_.process_gone(family, pid);
@@ -306,6 +312,7 @@ void HomeSide::drop(const std::string& family_name, bool cleanly, const std::str
     log_error(fmt::format("{} with {} processes away", sentence, away));
   std::map<uint64_t, Order> open = std::move(family->orders);
   traces_.family_gone(family_name);
+  accounts_.family_gone(family_name);
   families_.remove(family_name);
   for (auto& [number, order] : open) {
     context_.loop->cancel(order.limit);

@@ -10,6 +10,7 @@
 #include <functional>
 #include <string>
 
+#include "cluster/accounts.h"
 #include "cluster/context.h"
 #include "cluster/families.h"
 #include "cluster/process_facts.h"
@@ -37,6 +38,7 @@ class HomeSide {
   int away_count() const;
 
   TraceHub& traces() { return traces_; }
+  Accounts& accounts() { return accounts_; }
 
   /// Brings every process home; `done` when each custodian has answered or ended.
   void all_home(std::function<void()> done);
@@ -62,6 +64,7 @@ class HomeSide {
   Context& context_;
   FamilyRegister families_;
   TraceHub traces_;
+  Accounts accounts_;
   uint64_t next_order_ = 1;
   uint64_t next_family_ = 1;
 };

@@ -22,6 +22,8 @@ constexpr int64_t kLookNs = 30'000'000;       ///< how often processes that are 
 constexpr int64_t kLingerMs = 300;            ///< an empty custodian stays so long: orders come in groups
 constexpr int64_t kEndedMemoryMs = 5000;      ///< a message of an away node that is older has long arrived
 constexpr int64_t kGuestEndedGraceMs = 1000;  ///< a deputy whose guest has ended ends by itself within it
+constexpr int64_t kLastWordMs = 2000;         ///< a node tells so soon what an ended guest has used
+constexpr size_t kMaxEndedCpu = 4096;         ///< children that may wait to be reaped by parents that are away
 
 // What an epoll event belongs to; other values are pids.
 constexpr uint64_t kLinkEvent = 1ull << 40, kTimerEvent = 1ull << 41, kWakeEvent = 1ull << 42;
@@ -159,7 +161,15 @@ std::string Custodian::program_of(const Record& record) {
 }
 
 Result<Custodian::Record> Custodian::find_or_create(int pid) {
-  if (Record known = find(pid)) return known;
+  if (Record known = find(pid)) {
+    bool ended;
+    {
+      std::lock_guard lock(mutex_);
+      ended = known->ended && known->busy.empty();
+    }
+    if (!ended) return known;
+    drop(known);  // the number has been given to another
+  }
   auto record = std::make_shared<ProcessRecord>(pid);
   record->pidfd.reset(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
   if (!record->pidfd) return fail(ESRCH, "there is no process " + std::to_string(pid));
@@ -180,18 +190,30 @@ void Custodian::process_ended(int pid) {
   epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, record->pidfd.get(), nullptr);
   Place place = record->place();
   if (place.node) (void)place.node->send(ControlType::kForget, ProcessRef{pid, place.epoch});
-  bool busy;
+  bool busy, complete;
   {
     std::lock_guard lock(mutex_);
     record->ended = true;
+    record->ended_ms = now_ms();
     busy = !record->busy.empty();
+    complete = !awaits_last_word(*record);
   }
   end_waiting_for(pid);
   // An operation that has it ends soon and drops it.
-  if (!busy) drop(record);
+  if (!busy && complete) drop(record);
+}
+
+/// Its node will still say what the guest has used. Registry mutex.
+bool Custodian::awaits_last_word(const ProcessRecord& record) const {
+  Place place = record.place();
+  if (!record.ended || !place.node || !place.node->alive() || now_ms() - record.ended_ms >= kLastWordMs) return false;
+  auto heard = guests_ended_.find(record.pid);
+  return heard == guests_ended_.end() || heard->second.epoch != place.epoch;
 }
 
 void Custodian::drop(const Record& record) {
+  std::shared_ptr<AwayNode> asking;
+  CpuFigures used = record->cpu_away.figures();
   {
     std::lock_guard lock(mutex_);
     auto at = records_.find(record->pid);
@@ -201,7 +223,18 @@ void Custodian::drop(const Record& record) {
     if (record->place().node) lately_ended_[record->pid] = {record, now_ms()};
     guests_ended_.erase(record->pid);
     wants_home_.erase(record->pid);
+    if (record->ended && used.total_ns() > 0) {
+      ended_cpu_.push_back({record->pid, used});
+      if (ended_cpu_.size() > kMaxEndedCpu) ended_cpu_.pop_front();
+    }
+    auto question = cpu_questions_.find(record->pid);
+    if (question != cpu_questions_.end()) {
+      asking = question->second.lock();
+      cpu_questions_.erase(question);
+    }
   }
+  if (asking) tell_child_times(asking, record->pid);
+  if (used.total_ns() > 0) announce(record);  // the last figures
   epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, record->pidfd.get(), nullptr);
   link_.gone(record->pid);
   wake();
@@ -218,12 +251,12 @@ void Custodian::drop_if_unmanaged(const Record& record) {
   drop(record);
 }
 
-void Custodian::announce(const Record& record, const MoveLine* line) {
+void Custodian::announce(const Record& record, const MoveLine* line, int parent) {
   ProcessNews news;
   {
     std::lock_guard lock(mutex_);
-    news = {record->pid,   record->program, record->where(),    record->reason,
-            record->moves, record->calls,   record->cpu_away_ms};
+    news = {record->pid,   record->program, record->where(), record->reason,
+            record->moves, record->calls,   record->cpu_away.figures().own_ns() / 1000, parent};
   }
   link_.process(news, line);
 }
@@ -236,13 +269,18 @@ void Custodian::kill_process(const Record& record, const std::string& why) {
 // --- looking after those that are away --------------------------------------------------------------
 
 void Custodian::tick() {
-  std::vector<Record> away, busy, orphans;
+  std::vector<Record> away, busy, orphans, settled;
   {
     std::lock_guard lock(mutex_);
     for (auto& [pid, record] : records_) {
       if (!record->busy.empty() && !record->ended) busy.push_back(record);
       if (record->place().node == nullptr) continue;
+      if (record->ended && record->busy.empty() && !awaits_last_word(*record)) {
+        settled.push_back(record);
+        continue;
+      }
       away.push_back(record);
+      if (record->ended) continue;
       auto ended = guests_ended_.find(pid);
       // An older one than the guest that is away now: the process has executed, or moved, since then.
       if (ended == guests_ended_.end() || ended->second.epoch != record->place().epoch) continue;
@@ -252,7 +290,9 @@ void Custodian::tick() {
     for (const Record& record : orphans) guests_ended_.erase(record->pid);
     std::erase_if(lately_ended_, [](auto& one) { return now_ms() - one.second.since_ms > kEndedMemoryMs; });
   }
-  for (const Record& record : away) look_at_state(*record);
+  for (const Record& record : settled) drop(record);
+  for (const Record& record : away)
+    if (!record->ended) look_at_state(*record);
   for (const Record& record : busy)
     if (killed_in_our_hands(record->pid)) end_waiting_for(record->pid);
   for (const Record& record : orphans) kill_process(record, "its guest has ended on " + record->where());
@@ -329,6 +369,8 @@ void Custodian::heard(const std::shared_ptr<AwayNode>& node, ControlMessage mess
       });
     case ControlType::kTrace:
       return with<TraceEvent>(message, [&](auto& event) { link_.trace(event); });
+    case ControlType::kCpuAsk:
+      return with<CpuReading>(message, [&](auto& question) { child_times_asked(node, question.pid); });
     case ControlType::kStatistics:
       return with<GuestStatistics>(message, [&](auto& figures) { statistics(figures); });
     case ControlType::kWantHome:
@@ -384,7 +426,7 @@ void Custodian::child_born(const std::shared_ptr<AwayNode>& node, const ChildBor
     (*child)->epoch = place.epoch;
   }
   (*child)->set_place(std::move(place));
-  announce(*child);
+  announce(*child, nullptr, born.parent_pid);
 }
 
 void Custodian::statistics(const GuestStatistics& figures) {
@@ -392,18 +434,44 @@ void Custodian::statistics(const GuestStatistics& figures) {
   if (!record) return;
   {
     std::lock_guard lock(mutex_);
-    record->calls = figures.forwarded_calls;
-    record->cpu_away_ms = figures.user_cpu_ms + figures.system_cpu_ms;
+    // The last word on an earlier visit may come when the next has begun: its calls are not the new guest's.
+    if (figures.epoch == record->place().epoch) record->calls = figures.forwarded_calls;
   }
-  if (figures.forwarded_calls > 0) record->drop_origin();
+  record->cpu_away.note(figures.cpu);
+  if (figures.forwarded_calls > 0 && figures.epoch == record->place().epoch) record->drop_origin();
   announce(record);
+}
+
+/// A parent that is away has reaped a child. The child's own node may have its last word yet to say.
+void Custodian::child_times_asked(const std::shared_ptr<AwayNode>& node, int pid) {
+  {
+    std::lock_guard lock(mutex_);
+    if (records_.count(pid) != 0) {
+      cpu_questions_[pid] = node;
+      return;
+    }
+  }
+  tell_child_times(node, pid);
+}
+
+void Custodian::tell_child_times(const std::shared_ptr<AwayNode>& node, int pid) {
+  CpuReading answer{.pid = pid, .cpu = {}};
+  {
+    std::lock_guard lock(mutex_);
+    auto newest = std::find_if(ended_cpu_.rbegin(), ended_cpu_.rend(), [&](auto& one) { return one.pid == pid; });
+    if (newest != ended_cpu_.rend()) answer.cpu = newest->cpu;
+  }
+  (void)node->send(ControlType::kCpuTell, answer);
 }
 
 void Custodian::guest_ended(const std::shared_ptr<AwayNode>& node, const ProcessRef& gone) {
   Record record = find(gone.pid);
-  if (!record || record->place().node != node) return;
+  if (!record) return;
   std::lock_guard lock(mutex_);
+  // A program may end before its move is written down here as done.
+  if (record->place().node != node && gone.epoch != record->epoch) return;
   guests_ended_[gone.pid] = {gone.epoch, now_ms()};
+  if (record->ended) wake();
 }
 
 }  // namespace mosix

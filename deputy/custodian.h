@@ -11,6 +11,7 @@
 #pragma once
 
 #include <condition_variable>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -59,7 +60,10 @@ class Custodian : public AwayNode::Listener {
   void process_ended(int pid);
   void drop(const Record& record);
   void drop_if_unmanaged(const Record& record);
-  void announce(const Record& record, const MoveLine* line = nullptr);
+  void announce(const Record& record, const MoveLine* line = nullptr, int parent = 0);
+  bool awaits_last_word(const ProcessRecord& record) const;
+  void child_times_asked(const std::shared_ptr<AwayNode>& node, int pid);
+  void tell_child_times(const std::shared_ptr<AwayNode>& node, int pid);
   void kill_process(const Record& record, const std::string& why);
   void wake();
   /// Runs `work` in a thread of its own; the custodian does not end before it.
@@ -122,6 +126,8 @@ class Custodian : public AwayNode::Listener {
     int64_t since_ms = 0;
   };
   std::map<int, Ended> lately_ended_;       ///< processes that were away when they ended
+  std::deque<CpuReading> ended_cpu_;        ///< of processes that have ended, for parents that are away; oldest first
+  std::map<int, std::weak_ptr<AwayNode>> cpu_questions_;  ///< asked about those that are just ending
   std::map<int, std::string> wants_home_;   ///< busy ones that a supervisor wants to send home
   std::map<int, bool> traced_;              ///< pid (0: all) to "with stacks"
   int threads_ = 0;                         ///< operations under way

@@ -65,6 +65,7 @@ void Custodian::exec_asked(const std::shared_ptr<AwayNode>& node, const ExecAsk&
     std::lock_guard lock(mutex_);
     if (auto at = watches_.find(ask.pid); at != watches_.end()) standing = at->second;
   }
+  if (record) record->cpu_away.note_exec(ask);
   answer.reason = record ? why_exec_stays(ask) : "its home does not know it";
   if (!answer.reason.empty()) {
     (void)node->send(ControlType::kSeized, answer);

@@ -69,6 +69,7 @@ class Homecoming {
                  state_.actions.size() == 64;
     if (!sound) return fail(EBADMSG, "the guest's state makes no sense");
     state_.window_base = window_;
+    record_.cpu_away.note(state_);
     return {};
   }
 

@@ -116,8 +116,9 @@ void Link::process(const ProcessNews& news, const MoveLine* line) {
              {"where", news.where},
              {"moves", news.moves},
              {"reason", news.reason},
-             {"cpu_away_ms", news.cpu_away_ms},
+             {"cpu_away_us", news.cpu_away_us},
              {"calls", news.calls}};
+  if (news.parent != 0) event["parent"] = news.parent;
   if (line != nullptr)
     event["history"] = Json{{"time", time(nullptr)},
                             {"from", line->from},

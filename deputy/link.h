@@ -39,7 +39,8 @@ struct ProcessNews {
   int pid = 0;
   std::string program, where, reason;
   uint32_t moves = 0;
-  uint64_t calls = 0, cpu_away_ms = 0;
+  uint64_t calls = 0, cpu_away_us = 0;
+  int parent = 0;  ///< of one that was forked away: it may have ended before anybody at home could look
 };
 
 class Link {

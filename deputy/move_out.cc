@@ -122,7 +122,9 @@ class MoveOut {
                            static_cast<int>(hands_.threads().threads.size())));
     TRY_VOID(capture_kernel_state(hands_.threads(), *memory_, window(), *capture_));
     TRY_VOID(check_handlers(hands_.threads().threads, record_.pid, maps_, capture_->state.actions));
-    return capture_process(record_.pid, maps_, window(), *capture_);
+    TRY_VOID(capture_process(record_.pid, maps_, window(), *capture_));
+    record_.cpu_away.go_on(capture_->state);
+    return {};
   }
 
   Status send_image() {

@@ -59,6 +59,7 @@ void Custodian::settle(const Record& record) {
     std::lock_guard lock(mutex_);
     if (!record->busy.empty()) return;
     ended = record->ended;
+    if (ended && awaits_last_word(*record)) return;
     if (auto at = wants_home_.find(record->pid); at != wants_home_.end()) {
       wish = at->second;
       wants_home_.erase(at);

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <atomic>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -26,6 +27,45 @@ struct Place {
   std::shared_ptr<Capture> origin;  ///< home's memory still holds this state, until the guest has made a call
 };
 
+/// Processor time that a process has spent away, as last heard. It only grows: reports may overtake one another.
+class CpuAccount {
+ public:
+  void note(const CpuFigures& heard) {
+    std::lock_guard lock(mutex_);
+    if (heard.total_ns() >= figures_.total_ns()) figures_ = heard;
+  }
+  /// At the end of a visit: of each thread by itself, too.
+  void note(const ProcessState& state) {
+    note(state.cpu);
+    std::lock_guard lock(mutex_);
+    threads_.clear();
+    for (const ThreadState& thread : state.threads) threads_[thread.tid] = thread.cpu_ns;
+  }
+  void note_exec(const ExecAsk& ask) {
+    note(ask.cpu);
+    std::lock_guard lock(mutex_);
+    threads_ = {{ask.pid, ask.thread_cpu_ns}};
+  }
+  /// Where the next visit goes on counting.
+  void go_on(ProcessState& state) const {
+    std::lock_guard lock(mutex_);
+    state.cpu = figures_;
+    for (ThreadState& thread : state.threads) {
+      auto at = threads_.find(thread.tid);
+      thread.cpu_ns = at == threads_.end() ? 0 : at->second;
+    }
+  }
+  CpuFigures figures() const {
+    std::lock_guard lock(mutex_);
+    return figures_;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  CpuFigures figures_;
+  std::map<int, uint64_t> threads_;  ///< by tid
+};
+
 struct ProcessRecord {
   explicit ProcessRecord(int number) : pid(number) {}
 
@@ -36,18 +76,19 @@ struct ProcessRecord {
   bool stopped = false;     ///< as last told to the supervisor
   uint32_t told_epoch = 0;  ///< ... of this move's node
   TracerRight tracer;
+  CpuAccount cpu_away;
 
   // Registry mutex.
   std::string program;
   uint32_t epoch = 0;  ///< of the last move, tried or done
   std::string busy;    ///< operation under way, for the refusal of a second one
   bool ended = false;
+  int64_t ended_ms = 0;  ///< when: its node has the last word on what it used, for a while
   uint32_t moves = 0;
   std::string reason;     ///< why it is where it is
   std::string hold_node;  ///< -r: where its exec'd images and children go
   bool require = false;
   uint64_t calls = 0;
-  uint64_t cpu_away_ms = 0;
 
   Place place() const {
     std::lock_guard lock(place_mutex_);

@@ -298,9 +298,7 @@ Result<ProcessState> Supervisor::capture(Frozen& frozen, uint32_t epoch) {
   state.boottime_ns = clock_now(CLOCK_BOOTTIME);
   struct rlimit stack_limit {};
   if (prlimit(outer, RLIMIT_STACK, nullptr, &stack_limit) == 0) state.stack_limit = stack_limit.rlim_cur;
-  CpuTimes used = cpu_times(guest, nullptr);
-  state.user_cpu_ns = used.user_ns;
-  state.system_cpu_ns = used.system_ns;
+  state.cpu = cpu_figures(guest);
   return state;
 }
 

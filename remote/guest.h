@@ -107,6 +107,11 @@ struct Guest {
   std::atomic<bool> trace_stacks{false};
   std::atomic<uint64_t> forwarded_calls{0};
   std::atomic<uint64_t> local_answers{0};
+  CpuFigures cpu_before;             ///< on earlier visits, here or elsewhere; what its children spent goes on in `children`
+  std::optional<CpuFigures> cpu_at_end;  ///< once it is reaped (mutex)
+  CpuFigures children;               ///< of children waited for while away; only those two fields (mutex)
+  std::map<int, CpuFigures> ended_children;  ///< whose end home has yet to tell the guest, by pid (mutex)
+  int parent_pid = 0;                ///< for those that were forked here
 
   std::shared_ptr<GuestThread> thread(int tid) {
     std::lock_guard lock(mutex);

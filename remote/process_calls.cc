@@ -233,10 +233,15 @@ void Supervisor::clone_call(GuestThread& thread, PendingCall& call, Split kind) 
     guest.threads[child_tid] = record;
   } else {
     release_slot();
+    {
+      std::lock_guard lock(guest.mutex);
+      guest.ended_children.erase(child_tid);  // of an earlier child of that number, which somebody else has reaped
+    }
     auto process = std::make_shared<Guest>();
     process->pid = child_tid;
     process->outer_pid = outer_child;
     process->pidfd.reset(static_cast<int>(syscall(SYS_pidfd_open, outer_child, 0)));
+    process->parent_pid = guest.pid;
     process->window = guest.window;
     process->vdso = guest.vdso;
     process->epoch = guest.epoch;
@@ -292,6 +297,9 @@ void Supervisor::exec_call(GuestThread& thread, PendingCall& call, const Syscall
     ask.directory = static_cast<int32_t>(call.args()[0]);
     ask.flags = static_cast<int32_t>(call.args()[4]);
   }
+  ask.cpu = cpu_figures(guest);
+  CpuTimes of_thread = cpu_times(guest, &thread);
+  ask.thread_cpu_ns = of_thread.user_ns + of_thread.system_ns;
   {
     std::unique_lock lock(registry_mutex_);
     exec_answers_.erase(guest.pid);
@@ -402,6 +410,9 @@ void Supervisor::exit_group(GuestThread& thread, PendingCall& call) {
     call.abandon();
     kill_guest(guest);
   }
+  // Told before home ends: whoever hears of the end finds the figures complete.
+  keep_for_parent(guest);
+  tell_figures(guest);
   send_frame(thread.channel.get(), FrameType::kExit, guest, 0, 0, &order, sizeof order);
   drop_guest(owner);
 }

@@ -213,8 +213,9 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
       state.window_base != guest.window || state.actions.size() != 64 || state.mm.size() != 11)
     return fail(EBADMSG, "image state");
   if (!state.threads[0].name.empty()) guest.program = state.threads[0].name;
-  guest.cpu_before_ns[0] = state.user_cpu_ns;
-  guest.cpu_before_ns[1] = state.system_cpu_ns;
+  guest.cpu_before = state.cpu;
+  guest.children.children_user_ns = state.cpu.children_user_ns;
+  guest.children.children_system_ns = state.cpu.children_system_ns;
 
   FileNeed need{.pid = guest.pid};
   building.files.resize(state.areas.size());

@@ -42,12 +42,19 @@ Result<uint64_t> stack_pointer(int outer_tid) {
   return strtoull(text.c_str() + before + 1, nullptr, 16);
 }
 
-/// Time that a process or thread of ours has used here, by the kernel's clock for it.
-uint64_t cpu_ns(int outer_id, bool whole_process) {
-  auto clock = static_cast<clockid_t>((~static_cast<unsigned>(outer_id) << 3) | (whole_process ? 2u : 6u));
+/// Time that a process of ours has used here, by the kernel's clock for it.
+uint64_t process_cpu_ns(int outer_pid) {
+  auto clock = static_cast<clockid_t>((~static_cast<unsigned>(outer_pid) << 3) | 2u);
   timespec used{};
   if (clock_gettime(clock, &used) != 0) return 0;
   return static_cast<uint64_t>(used.tv_sec) * 1000000000u + static_cast<uint64_t>(used.tv_nsec);
+}
+
+/// The same of one thread. Its clock is for its own process alone to read; the scheduler's figures say as much.
+uint64_t thread_cpu_ns(int outer_tid, const Result<ProcStat>& stat) {
+  if (Result<std::string> text = read_proc_file(outer_tid, "schedstat")) return strtoull(text->c_str(), nullptr, 10);
+  uint64_t tick_ns = 1000000000u / static_cast<uint64_t>(sysconf(_SC_CLK_TCK));
+  return stat ? (stat->utime + stat->stime) * tick_ns : 0;
 }
 
 void add_timeval(uint8_t* at, uint64_t ns) {
@@ -75,20 +82,33 @@ bool has_unblocked_signal(GuestThread& thread, uint64_t mask) {
 /// User and system part, in the proportion of the kernel's ticks.
 CpuTimes cpu_times(const Guest& guest, const GuestThread* thread) {
   int outer = thread != nullptr ? thread->outer_tid : guest.outer_pid;
-  uint64_t total = cpu_ns(outer, thread == nullptr);
   auto stat = thread != nullptr ? read_thread_stat(guest.outer_pid, outer) : read_proc_stat(outer);
+  uint64_t total = thread != nullptr ? thread_cpu_ns(outer, stat) : process_cpu_ns(outer);
   uint64_t user_ticks = stat ? stat->utime : 0, system_ticks = stat ? stat->stime : 0;
   uint64_t ticks = user_ticks + system_ticks;
   CpuTimes times;
-  times.system_ns = ticks == 0 ? 0 : total / ticks * system_ticks;
+  times.system_ns = ticks == 0 ? 0 : total / ticks * system_ticks;  // never more than the total
   times.user_ns = total - times.system_ns;
   if (thread == nullptr) {
-    times.user_ns += guest.cpu_before_ns[0];
-    times.system_ns += guest.cpu_before_ns[1];
+    times.user_ns += guest.cpu_before.user_ns;
+    times.system_ns += guest.cpu_before.system_ns;
   } else {
     times.user_ns += thread->cpu_before_ns;
   }
   return times;
+}
+
+CpuFigures cpu_figures(Guest& guest) {
+  {
+    std::lock_guard lock(guest.mutex);
+    if (guest.cpu_at_end) return *guest.cpu_at_end;
+  }
+  CpuTimes own = cpu_times(guest, nullptr);
+  std::lock_guard lock(guest.mutex);
+  CpuFigures figures = guest.children;
+  figures.user_ns = own.user_ns;
+  figures.system_ns = own.system_ns;
+  return figures;
 }
 
 void Supervisor::split_call(GuestThread& thread, PendingCall& call, const SyscallRow& row) {
@@ -112,6 +132,7 @@ void Supervisor::split_call(GuestThread& thread, PendingCall& call, const Syscal
       if (call.args()[0] == ITIMER_REAL) return forward_call(thread, call, row);
       return call.let_run_here();
     case Split::kTimes: return times(thread, call, row);
+    case Split::kWait: return wait_for_child(thread, call, row);
     case Split::kRestart: return restart(thread, call);
     case Split::kRlimit: return set_limit(thread, call, row);
     case Split::kPrctl: return forward_then_run_here(thread, call, row);
@@ -365,14 +386,20 @@ void Supervisor::times(GuestThread& thread, PendingCall& call, const SyscallRow&
           CpuTimes used = cpu_times(guest, who == RUSAGE_THREAD ? &thread : nullptr);
           add_timeval(out.data(), used.user_ns);
           add_timeval(out.data() + sizeof(timeval), used.system_ns);
+        } else if (who == RUSAGE_CHILDREN) {
+          std::lock_guard lock(guest.mutex);
+          add_timeval(out.data(), guest.children.children_user_ns);
+          add_timeval(out.data() + sizeof(timeval), guest.children.children_system_ns);
         }
       } else if (row.number == SYS_times && out.size() >= sizeof(tms)) {
-        CpuTimes used = cpu_times(guest, nullptr);
+        CpuFigures used = cpu_figures(guest);
         uint64_t tick = 1000000000u / static_cast<uint64_t>(sysconf(_SC_CLK_TCK));
         tms value;
         memcpy(&value, out.data(), sizeof value);
         value.tms_utime += static_cast<clock_t>(used.user_ns / tick);
         value.tms_stime += static_cast<clock_t>(used.system_ns / tick);
+        value.tms_cutime += static_cast<clock_t>(used.children_user_ns / tick);
+        value.tms_cstime += static_cast<clock_t>(used.children_system_ns / tick);
         memcpy(out.data(), &value, sizeof value);
       } else if (row.number == SYS_clock_gettime && out.size() >= sizeof(timespec)) {
         bool per_thread = call.args()[0] == CLOCK_THREAD_CPUTIME_ID;

@@ -129,7 +129,10 @@ void Supervisor::serve_control(ControlMessage message) {
       }
       // A process that is being built or is frozen is dropped by the thread that has it under ptrace; if that one
       // has just stopped listening, `left` tells it.
-      if (!queue_message(pid, message) && guest != nullptr) drop_guest(guest);
+      if (queue_message(pid, message) || guest == nullptr) return;
+      kill_guest(*guest);
+      if (type == ControlType::kForget) keep_for_parent(*guest);
+      drop_guest(guest);
       return;
     }
     case ControlType::kHold:
@@ -142,6 +145,15 @@ void Supervisor::serve_control(ControlMessage message) {
             registry_changed_.notify_all();
           },
           static_cast<ExecAnswer*>(nullptr));
+    case ControlType::kCpuTell:
+      return decoded(
+          [&](const CpuReading& told) {
+            std::unique_lock lock(registry_mutex_);
+            auto asked = child_times_.find(told.pid);
+            if (asked != child_times_.end()) asked->second = told.cpu;
+            registry_changed_.notify_all();
+          },
+          static_cast<CpuReading*>(nullptr));
     case ControlType::kTraceOn:
       return decoded(
           [&](const TraceOrder& order) {
@@ -198,18 +210,27 @@ void Supervisor::watch_sandbox() {
       _exit(1);
     }
     if (!*event) return;
-    guest_died((*event)->inner_pid, (*event)->wait_status);
+    guest_died(**event);
   }
 }
 
-void Supervisor::guest_died(int pid, int wait_status) {
+void Supervisor::guest_died(const ReapedGuest& reaped) {
+  int pid = reaped.inner_pid, wait_status = reaped.wait_status;
   std::shared_ptr<Guest> guest = find_guest(pid);
+  if (guest != nullptr) {
+    std::lock_guard lock(guest->mutex);
+    CpuFigures figures = guest->children;
+    figures.user_ns = guest->cpu_before.user_ns + reaped.user_ns;
+    figures.system_ns = guest->cpu_before.system_ns + reaped.system_ns;
+    guest->cpu_at_end = figures;
+  }
   {
     std::unique_lock lock(registry_mutex_);
-    reaped_[pid] = wait_status;
+    reaped_.insert(pid);
     registry_changed_.notify_all();
   }
   if (guest == nullptr || guest->ended) return;
+  keep_for_parent(*guest);
   // It died of a fault of its own, or of a signal that only this kernel knew. Its deputy dies the same death,
   // told over the channel of a thread that is not in a call: the one that faulted is among them.
   int signal = WIFSIGNALED(wait_status) ? WTERMSIG(wait_status) : SIGKILL;
@@ -281,6 +302,7 @@ void Supervisor::drop_guest(const std::shared_ptr<Guest>& guest) {
   }
   forget_hello(guest->token);
   note_guest(*guest, "gone");
+  tell_figures(*guest);
   ProcessRef gone{.pid = guest->pid, .epoch = guest->epoch};
   send_control(ControlType::kGone, encode_message(gone));
   // Only now may the same pid come again.
@@ -310,19 +332,19 @@ void Supervisor::tick() {
     std::shared_lock lock(registry_mutex_);
     for (auto& [pid, guest] : guests_) guests.push_back(guest);
   }
-  for (auto& guest : guests) {
-    auto stat = read_proc_stat(guest->outer_pid);
-    if (!stat) continue;
-    uint64_t tick_ms = 1000u / static_cast<uint64_t>(sysconf(_SC_CLK_TCK));
-    GuestStatistics statistics;
-    statistics.pid = guest->pid;
-    statistics.forwarded_calls = guest->forwarded_calls;
-    statistics.local_answers = guest->local_answers;
-    statistics.user_cpu_ms = stat->utime * tick_ms + guest->cpu_before_ns[0] / 1000000;
-    statistics.system_cpu_ms = stat->stime * tick_ms + guest->cpu_before_ns[1] / 1000000;
+  for (auto& guest : guests) tell_figures(*guest);
+}
+
+void Supervisor::tell_figures(Guest& guest) {
+  GuestStatistics statistics;
+  statistics.pid = guest.pid;
+  statistics.epoch = guest.epoch;
+  statistics.forwarded_calls = guest.forwarded_calls;
+  statistics.local_answers = guest.local_answers;
+  statistics.cpu = cpu_figures(guest);
+  if (auto stat = read_proc_stat(guest.outer_pid); stat && !guest.ended)
     statistics.resident_bytes = stat->rss_pages * 4096;
-    send_control(ControlType::kStatistics, encode_message(statistics));
-  }
+  send_control(ControlType::kStatistics, encode_message(statistics));
 }
 
 }  // namespace mosix

@@ -11,6 +11,7 @@
 //   split_calls.cc    calls in which both sides take part: signal actions and masks, times, limits
 //   memory_calls.cc   mappings of home's files
 //   process_calls.cc  fork, threads, exec, exit
+//   child_times.cc    processor time of children, at the parent's wait
 //   rebuild.cc        from image to remote
 //   freeze.cc         from remote to image
 #pragma once
@@ -48,6 +49,8 @@ struct CpuTimes {
 };
 /// Processor time that a guest (or one thread of it) has spent away from home, here and before.
 CpuTimes cpu_times(const Guest& guest, const GuestThread* thread);
+/// The same with that of the children it has waited for; its last word once it is reaped.
+CpuFigures cpu_figures(Guest& guest);
 
 /// Where an image comes from or goes to: a connection that carries control messages about one process.
 class ImageConnection {
@@ -90,7 +93,10 @@ class Supervisor {
   void kill_guest(Guest& guest);
   /// Kills it and forgets it: it is home, or has ended, or never began.
   void drop_guest(const std::shared_ptr<Guest>& guest);
-  void guest_died(int pid, int wait_status);
+  void guest_died(const ReapedGuest& reaped);
+  void tell_figures(Guest& guest);
+  /// It has ended for good, which its parent will hear from home: what it used is kept for the parent's wait.
+  void keep_for_parent(Guest& guest);
   void note_guest(const Guest& guest, const char* event);
 
   // --- channels.cc
@@ -155,6 +161,11 @@ class Supervisor {
   void sleep_at_home(GuestThread& thread, PendingCall& call, const SyscallRow& row);
   void restart(GuestThread& thread, PendingCall& call);
   void times(GuestThread& thread, PendingCall& call, const SyscallRow& row);
+
+  // --- child_times.cc
+  void wait_for_child(GuestThread& thread, PendingCall& call, const SyscallRow& row);
+  CpuFigures child_times(Guest& parent, int pid, bool ended, bool reaped);
+  CpuFigures ask_child_times(int pid);
   void forward_then_run_here(GuestThread& thread, PendingCall& call, const SyscallRow& row);
   void judge_memory_call(GuestThread& thread, PendingCall& call, const SyscallRow& row);
 
@@ -221,7 +232,7 @@ class Supervisor {
   std::shared_mutex registry_mutex_;
   std::map<int, std::shared_ptr<Guest>> guests_;               // by pid
   std::map<int, std::shared_ptr<GuestThread>> outer_threads_;  // by outer tid
-  std::map<int, int> reaped_;                                  // pid -> wait status, not yet asked for
+  std::set<int> reaped_;                                       // pids, not yet asked for
   std::condition_variable_any registry_changed_;
 
   // Home's clocks minus ours, never too high: the best that readings have told.
@@ -243,6 +254,8 @@ class Supervisor {
 
   // Answers of home to questions about an exec.
   std::map<int, ExecAnswer> exec_answers_;
+  // The same about ended children, by their pid; asked for and perhaps not answered yet.
+  std::map<int, std::optional<CpuFigures>> child_times_;
   // Messages for the thread that rebuilds or has frozen a process.
   std::map<int, std::shared_ptr<ImageQueue>> image_queues_;
 };

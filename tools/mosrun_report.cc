@@ -1,32 +1,26 @@
 // The parent that `mosrun --report` leaves behind. At home the kernel counts only what the deputies do: the
-// time that a program computes away is in no rusage of its parent, and cannot be put there. mosixd knows it
-// process by process, so it is asked while they run, at last once a second, and once more at the end.
+// time that a program computes away is in no rusage of its parent, and cannot be put there. mosixd adds it up
+// for the whole tree: an account is opened before the program runs, and asked for when it has ended.
 
 #include "tools/mosrun_report.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
-#include <poll.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <chrono>
 #include <csignal>
-#include <map>
+#include <optional>
 
 #include "libmosix/common/unique_fd.h"
-#include "tools/process_tree.h"
 #include "tools/tool_common.h"
 
 namespace mosix {
 namespace {
 
-/// The first question comes soon, for programs that end soon; then twice as long each time.
-constexpr int kFirstSampleMs = 20;
-constexpr int kSampleMs = 1000;
-constexpr int kSampleLimitMs = 2000;
+constexpr int kAccountLimitMs = 10'000;
 
 volatile sig_atomic_t forward_to = 0;
 
@@ -52,72 +46,48 @@ void share_signals(pid_t child) {
   for (int signal : kForwarded) std::signal(signal, forward);
 }
 
+int failed(const char* what) {
+  fmt::print(stderr, "mosrun: {}: {}\n", what, strerror(errno));
+  return 125;
+}
+
 double seconds(const timeval& time) {
   return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
 }
 
-/// Away time of a process tree, by process: the most that was ever heard.
-class AwayTime {
+/// mosixd's account of the tree of one process, over a connection that lasts as long.
+class Account {
  public:
-  explicit AwayTime(pid_t root) : root_(root) {}
+  explicit Account(pid_t root) {
+    auto daemon = ControlClient::connect();
+    if (!daemon) return;
+    daemon_.emplace(std::move(*daemon));
+    if (!daemon_->ask({{"op", "account"}, {"pid", root}}, kAccountLimitMs)) daemon_.reset();
+  }
 
-  void sample() {
-    auto reply = ask_daemon({{"op", "processes"}}, kSampleLimitMs);
-    if (!reply) return;
-    for (const Json& process : field_array(*reply, "processes")) {
-      if (!process.is_object() || field_flag(process, "foreign")) continue;
-      auto pid = static_cast<pid_t>(field_integer(process, "pid"));
-      if (cpu_ms_.count(pid) == 0 && !descends_from(pid, root_)) continue;
-      cpu_ms_[pid] = std::max(cpu_ms_[pid], field_number(process, "cpu_away_ms"));
-      if (pid == root_) note(process);
-    }
-  }
-  /// The root is a zombie by now; mosixd may still know its last figures.
-  void last_sample() {
-    sample();
-    auto reply = ask_daemon({{"op", "why"}, {"pid", root_}}, kSampleLimitMs);
-    if (!reply) return;
-    cpu_ms_[root_] = std::max(cpu_ms_[root_], field_number(*reply, "cpu_away_ms"));
-    note(*reply);
-  }
-  double total_s() const {
-    double sum = 0;
-    for (const auto& [pid, ms] : cpu_ms_) sum += ms / 1000;
-    return sum;
-  }
-  std::string story() const {
-    std::string text = moves_ == 1 ? "1 move" : fmt::format("{} moves", moves_);
-    if (!where_.empty()) text += ", last " + (where_ == "home" ? std::string("at home") : "on " + where_);
-    if (!reason_.empty()) text += " (" + reason_ + ")";
-    return text;
+  /// "1.50s (2 moves, last on node2)", once the program has ended.
+  std::string story() {
+    if (!daemon_) return "0.00s (0 moves)";
+    auto sum = daemon_->ask({{"op", "account"}, {"end", true}}, kAccountLimitMs);
+    if (!sum) return "unknown (mosixd has ended or was started again meanwhile)";
+    int64_t moves = field_integer(*sum, "moves");
+    std::string text = moves == 1 ? "1 move" : fmt::format("{} moves", moves);
+    std::string where = printable(field_text(*sum, "where")), reason = printable(field_text(*sum, "reason"));
+    if (!where.empty()) text += ", last " + (where == "home" ? std::string("at home") : "on " + where);
+    if (!reason.empty()) text += " (" + reason + ")";
+    // A node that went away without a word knew more.
+    const char* at_least = field_flag(*sum, "complete") ? "" : "at least ";
+    return fmt::format("{}{:.2f}s ({})", at_least, field_number(*sum, "cpu_away_us") / 1e6, text);
   }
 
  private:
-  void note(const Json& process) {
-    moves_ = std::max(moves_, field_integer(process, "moves"));
-    where_ = printable(field_text(process, "where", where_));
-    reason_ = printable(field_text(process, "reason", reason_));
-  }
-
-  pid_t root_;
-  std::map<pid_t, double> cpu_ms_;
-  int64_t moves_ = 0;
-  std::string where_;
-  std::string reason_;
+  std::optional<ControlClient> daemon_;
 };
 
 /// Returns when the child has ended; it is not reaped yet, so that its number still means it.
-void watch(pid_t child, AwayTime& away) {
-  UniqueFd handle(static_cast<int>(syscall(SYS_pidfd_open, child, 0)));
-  pollfd item{handle.get(), POLLIN, 0};
-  for (int wait_ms = kFirstSampleMs;; wait_ms = std::min(2 * wait_ms, kSampleMs)) {
-    int ready = handle ? poll(&item, 1, wait_ms) : 1;
-    if (ready > 0) break;
-    if (ready == 0) away.sample();
-  }
+void wait_for_end(pid_t child) {
   siginfo_t ended;
   while (waitid(P_PID, static_cast<id_t>(child), &ended, WEXITED | WNOWAIT) != 0 && errno == EINTR) continue;
-  away.last_sample();
 }
 
 }  // namespace
@@ -125,26 +95,31 @@ void watch(pid_t child, AwayTime& away) {
 int run_with_report(const std::function<int()>& program) {
   auto begin = std::chrono::steady_clock::now();
   sigset_t mask = hold_signals();
+  int gate[2];
+  if (pipe2(gate, O_CLOEXEC) != 0) return failed("pipe");
+  UniqueFd gate_end(gate[0]), gate_key(gate[1]);
   pid_t child = fork();
-  if (child < 0) {
-    fmt::print(stderr, "mosrun: fork: {}\n", strerror(errno));
-    return 125;
-  }
+  if (child < 0) return failed("fork");
   if (child == 0) {
+    gate_key.reset();
+    char nothing;
+    while (read(gate_end.get(), &nothing, 1) < 0 && errno == EINTR) continue;
+    gate_end.reset();
     sigprocmask(SIG_SETMASK, &mask, nullptr);
     _exit(program());
   }
+  Account account(child);
+  gate_key.reset();  // the account is open, and the program may begin
   share_signals(child);
   sigprocmask(SIG_SETMASK, &mask, nullptr);
-  AwayTime away(child);
-  watch(child, away);
+  wait_for_end(child);
+  std::string away = account.story();
   int status = 0;
   rusage home{};
   while (wait4(child, &status, 0, &home) < 0 && errno == EINTR) continue;
   std::chrono::duration<double> real = std::chrono::steady_clock::now() - begin;
-  fmt::print(stderr, "real {:.2f}s\nhome {:.2f}s (user {:.2f}s, system {:.2f}s)\naway {:.2f}s ({})\n",
-             real.count(), seconds(home.ru_utime) + seconds(home.ru_stime), seconds(home.ru_utime),
-             seconds(home.ru_stime), away.total_s(), away.story());
+  fmt::print(stderr, "real {:.2f}s\nhome {:.2f}s (user {:.2f}s, system {:.2f}s)\naway {}\n", real.count(),
+             seconds(home.ru_utime) + seconds(home.ru_stime), seconds(home.ru_utime), seconds(home.ru_stime), away);
   return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 

@@ -35,6 +35,7 @@ enum class ControlType : uint16_t {
   kTraceOn = 23,      ///< TraceOrder
   kFilePages = 25,    ///< PageRun: pristine contents of a kFile area, as its file has them; goes with kPages
   kClockTell = 26,    ///< ClockReading: answer to kClockAsk
+  kCpuTell = 27,      ///< CpuReading: answer to kCpuAsk
   kNeed = 24,         ///< FileNeed: receiver of an image state asks for contents it lacks
 
   // supervisor -> custodian
@@ -50,7 +51,8 @@ enum class ControlType : uint16_t {
   kWantHome = 49,     ///< WantHome: cannot be done here, with the reason
   kTrace = 50,        ///< TraceEvent
   kClockAsk = 52,     ///< ClockReading, only its number: what do home's clocks say -> kClockTell
-  kStatistics = 51,   ///< GuestStatistics, once a second for each guest that has changed
+  kCpuAsk = 53,       ///< CpuReading, only its pid: what has this ended child spent away -> kCpuTell
+  kStatistics = 51,   ///< GuestStatistics, once a second for each guest, and at its end
 };
 
 struct Refusal {
@@ -132,6 +134,35 @@ struct ClockReading {
   template <class A>
   void visit(A& a) {
     a(number), a(monotonic_ns), a(boottime_ns);
+  }
+};
+
+/// Processor time away from home, which no kernel at home counts: of a process itself, on all the nodes where it has
+/// been, and of those of its children that it has waited for while it was away.
+struct CpuFigures {
+  uint64_t user_ns = 0;
+  uint64_t system_ns = 0;
+  uint64_t children_user_ns = 0;
+  uint64_t children_system_ns = 0;
+  uint64_t own_ns() const { return user_ns + system_ns; }
+  uint64_t total_ns() const { return own_ns() + children_user_ns + children_system_ns; }
+  /// What a parent that waits for such a process adds to what its children have spent.
+  void add_child(const CpuFigures& child) {
+    children_user_ns += child.user_ns + child.children_user_ns;
+    children_system_ns += child.system_ns + child.children_system_ns;
+  }
+  template <class A>
+  void visit(A& a) {
+    a(user_ns), a(system_ns), a(children_user_ns), a(children_system_ns);
+  }
+};
+
+struct CpuReading {
+  int32_t pid = 0;
+  CpuFigures cpu;
+  template <class A>
+  void visit(A& a) {
+    a(pid), a(cpu);
   }
 };
 
@@ -235,12 +266,11 @@ struct ProcessState {
   int64_t boottime_ns = 0;
   uint64_t stack_limit = 0;            ///< RLIMIT_STACK, soft
   std::vector<uint64_t> cpu_timers;    ///< itimerval (4 words) of ITIMER_VIRTUAL and of ITIMER_PROF
-  uint64_t user_cpu_ns = 0;            ///< spent away so far
-  uint64_t system_cpu_ns = 0;
+  CpuFigures cpu;                      ///< spent away so far
   template <class A>
   void visit(A& a) {
     a(pid), a(epoch), a(window_base), a(areas), a(threads), a(actions), a(mm), a(auxv), a(monotonic_ns),
-        a(boottime_ns), a(stack_limit), a(cpu_timers), a(user_cpu_ns), a(system_cpu_ns);
+        a(boottime_ns), a(stack_limit), a(cpu_timers), a(cpu);
   }
 };
 
@@ -303,9 +333,11 @@ struct ExecAsk {
   int32_t directory = -100;  ///< home descriptor that a relative path starts from, AT_FDCWD
   int32_t flags = 0;         ///< of execveat
   std::string path;
+  CpuFigures cpu;            ///< the next program goes on counting from here
+  uint64_t thread_cpu_ns = 0;
   template <class A>
   void visit(A& a) {
-    a(pid), a(tid), a(directory), a(flags), a(path);
+    a(pid), a(tid), a(directory), a(flags), a(path), a(cpu), a(thread_cpu_ns);
   }
 };
 
@@ -373,14 +405,14 @@ struct TraceEvent {
 
 struct GuestStatistics {
   int32_t pid = 0;
+  uint32_t epoch = 0;
   uint64_t forwarded_calls = 0;
   uint64_t local_answers = 0;
-  uint64_t user_cpu_ms = 0;
-  uint64_t system_cpu_ms = 0;
+  CpuFigures cpu;
   uint64_t resident_bytes = 0;
   template <class A>
   void visit(A& a) {
-    a(pid), a(forwarded_calls), a(local_answers), a(user_cpu_ms), a(system_cpu_ms), a(resident_bytes);
+    a(pid), a(epoch), a(forwarded_calls), a(local_answers), a(cpu), a(resident_bytes);
   }
 };
 

@@ -53,6 +53,7 @@ enum class Split : uint8_t {
   kTimedMask,
   kItimer,
   kTimes,
+  kWait,
   kRestart,
   kRlimit,
   kPrctl,

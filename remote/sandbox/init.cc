@@ -351,9 +351,12 @@ void handle_command() {
 bool report_deaths(InitEvent& unsent) {
   for (;;) {
     if (unsent.pid == 0) {
+      rusage used{};
       int64_t pid = raw_syscall(SYS_wait4, static_cast<uint64_t>(-1), address_of(&unsent.wait_status),
-                                WNOHANG | __WALL, 0);
+                                WNOHANG | __WALL, address_of(&used));
       if (pid <= 0) return false;
+      unsent.user_us = used.ru_utime.tv_sec * 1'000'000 + used.ru_utime.tv_usec;
+      unsent.system_us = used.ru_stime.tv_sec * 1'000'000 + used.ru_stime.tv_usec;
       unsent.pid = static_cast<int32_t>(pid);
     }
     int64_t sent = raw_syscall(SYS_sendto, kInitEventFd, address_of(&unsent), sizeof(unsent),

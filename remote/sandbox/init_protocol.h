@@ -58,6 +58,8 @@ struct InitReply {
 struct InitEvent {
   int32_t pid;
   int32_t wait_status;
+  int64_t user_us;  ///< processor time of the process, all its threads
+  int64_t system_us;
 };
 
 }  // namespace mosix

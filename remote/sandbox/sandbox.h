@@ -41,6 +41,8 @@ struct SpawnedStub {
 struct ReapedGuest {
   int inner_pid = 0;
   int wait_status = 0;
+  uint64_t user_ns = 0;  ///< processor time of the process, all its threads
+  uint64_t system_ns = 0;
 };
 
 class Sandbox {

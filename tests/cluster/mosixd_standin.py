@@ -120,7 +120,7 @@ class Custodian:
     def tell(self, pid, where, reason):
         self.where[pid] = where
         self.link.send(event="process", pid=pid, program="prog", where=where, moves=len(self.where), reason=reason,
-                       cpu_away_ms=12, calls=34)
+                       cpu_away_us=12000, calls=34)
 
     def trace(self, order):
         note(trace=order)

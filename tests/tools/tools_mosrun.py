@@ -205,24 +205,38 @@ class Failures(MosrunTest):
 
 
 class Report(MosrunTest):
+    SUM = {"ok": True, "cpu_away_us": 1_500_000, "processes": 3, "moves": 2, "where": "node2", "reason": "", "complete": True}
+
+    def accounts(self, answer):
+        def account(request, _):
+            return answer if request.get("end") else {"ok": True, "pid": request["pid"]}
+        self.standin.answers["account"] = account
+
     def test_report(self):
-        def processes(request, _):
-            pid = self.standin.asked("run")[0]["pid"]
-            return {"ok": True, "processes": [
-                {"pid": pid, "where": "node2", "moves": 2, "cpu_away_ms": 1500, "reason": ""},
-                {"pid": 1, "where": "node2", "moves": 9, "cpu_away_ms": 99000, "reason": "not of this tree"}]}
-        self.standin.answers.update(processes=processes, why=refusal(errno.ESRCH, "gone"))
+        self.accounts(self.SUM)
         result = self.mosrun("--report", "-r2", "sh", "-c", "exit 7")
         self.expect(result, 7, "")
         self.assertRegex(result.stderr, r"^real \d+\.\d\ds\nhome \d+\.\d\ds \(user \d+\.\d\ds, system \d+\.\d\ds\)\n"
                                         r"away 1\.50s \(2 moves, last on node2\)\n$")
         self.assertEqual(self.mosrun("--report", "sh", "-c", "kill -KILL $$").returncode, 128 + 9)
 
-    def test_last_figures_come_from_why(self):
-        self.standin.answers["processes"] = {"ok": True, "processes": []}
-        self.standin.answers["why"] = {"ok": True, "where": "home", "moves": 1, "cpu_away_ms": 250, "reason": "it ended"}
-        result = self.mosrun("--report", "true")
-        self.assertIn("away 0.25s (1 move, last at home (it ended))\n", result.stderr)
+    def test_the_account_is_opened_before_the_program_runs(self):
+        self.accounts(self.SUM)
+        self.mosrun("--report", "-r2", "true")
+        ops = [request["op"] for request in self.standin.requests]
+        self.assertEqual((ops[0], ops[-1]), ("account", "account"))
+        self.assertEqual(self.standin.requests[0]["pid"], self.run_request()["pid"])
+        self.assertTrue(self.standin.requests[-1]["end"])
+
+    def test_last_place(self):
+        self.accounts(dict(self.SUM, moves=1, cpu_away_us=250_000, where="home", reason="it ended"))
+        self.assertIn("away 0.25s (1 move, last at home (it ended))\n", self.mosrun("--report", "true").stderr)
+
+    def test_what_is_not_known(self):
+        self.accounts(dict(self.SUM, complete=False))
+        self.assertIn("away at least 1.50s (2 moves", self.mosrun("--report", "true").stderr)
+        self.accounts(None)
+        self.assertIn("away unknown (mosixd has ended", self.mosrun("--report", "true").stderr)
 
     def test_failures(self):
         self.expect(self.mosrun("--report", "--require", "-r2", "true", env=self.nowhere()), 125, "")

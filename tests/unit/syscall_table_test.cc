@@ -281,6 +281,8 @@ TEST_CASE("split calls name the handler that is meant") {
       {__NR_setitimer, Split::kItimer},
       {__NR_getitimer, Split::kItimer},
       {__NR_times, Split::kTimes},
+      {__NR_wait4, Split::kWait},
+      {__NR_waitid, Split::kWait},
       {__NR_getrusage, Split::kTimes},
       {__NR_clock_gettime, Split::kTimes},
       {__NR_restart_syscall, Split::kRestart},
