@@ -86,9 +86,16 @@ void AwayNode::post(ControlMessage message) {
   if (box) box->post(std::move(message));
 }
 
+std::shared_ptr<PageSink> AwayNode::sink_of(int pid) {
+  std::lock_guard lock(boxes_mutex_);
+  auto at = boxes_.find(pid);
+  return at == boxes_.end() ? nullptr : at->second->sink();
+}
+
 void AwayNode::read_until_lost() {
   for (;;) {
-    Result<ControlMessage> message = receive_control(connection_.get());
+    Result<ControlMessage> message =
+        receive_control(connection_.get(), [this](int pid) { return sink_of(pid); });
     if (!message) return end(std::move(message.error()));
     if (goes_to_mailbox(static_cast<ControlType>(message->type)))
       post(std::move(*message));

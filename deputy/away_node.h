@@ -54,6 +54,7 @@ class AwayNode : public std::enable_shared_from_this<AwayNode> {
   void read_until_lost();
   bool goes_to_mailbox(ControlType type) const;
   void post(ControlMessage message);
+  std::shared_ptr<PageSink> sink_of(int pid);
   void end(Error why);
 
   std::string name_;

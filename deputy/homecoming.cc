@@ -171,34 +171,35 @@ class Homecoming {
     return node_->send(ControlType::kNeed, FileNeed{record_.pid, rest.whole_areas});
   }
 
-  bool belongs_to_guest(uint64_t start, uint64_t end) const {
-    auto at = std::upper_bound(state_.areas.begin(), state_.areas.end(), start,
-                               [](uint64_t address, const Area& area) { return address < area.end; });
-    for (; at != state_.areas.end() && start < end; ++at) {
-      if (at->start > start || at->kind == AreaKind::kVdso) return false;
-      start = at->end;
-    }
-    return start >= end;
-  }
-
   Status receive_pages() {
-    for (;;) {
-      TRY(ControlMessage message, mailbox_.box().take(kStageTimeoutMs));
-      auto type = static_cast<ControlType>(message.type);
+    TRY(ProcessMemory memory, ProcessMemory::open(record_.pid));
+    auto sink = std::make_shared<HomeSink>(std::move(memory), state_.areas);
+    struct Sinking {
+      Mailbox& box;
+      ~Sinking() { box.put_pages_into(nullptr); }
+    } until_the_end{mailbox_.box()};
+    mailbox_.box().put_pages_into(sink);
+    for (uint64_t taken = 0;;) {
+      Result<ControlMessage> message = mailbox_.box().take(kStageTimeoutMs);
+      // Pages that go to the sink are no messages, but they are a sign of life.
+      if (!message && message.error().code == ETIMEDOUT && sink->bytes_taken() != taken) {
+        taken = sink->bytes_taken();
+        continue;
+      }
+      if (!message) return fail(std::move(message.error()));
+      auto type = static_cast<ControlType>(message->type);
       if (type == ControlType::kImageEnd) break;
       if (type == ControlType::kFailed) {
-        TRY(Refusal refusal, decode_message<Refusal>(message.body));
+        TRY(Refusal refusal, decode_message<Refusal>(message->body));
         return fail(refusal.code == 0 ? ECANCELED : refusal.code, refusal.reason);
       }
       if (type != ControlType::kPages) return fail(EPROTO, "no pages but another message came");
-      TRY(ReceivedPages pages, parse_pages(message.body));
-      if (!belongs_to_guest(pages.address, pages.address + pages.bytes))
-        return fail(EBADMSG, "pages outside of the guest's memory");
-      TRY_VOID(memory_->write(pages.address, pages.data, pages.bytes));
-      received_.push_back({pages.address, pages.bytes / kPageBytes});
-      report_.bytes += pages.bytes;
+      TRY(ReceivedPages pages, parse_pages(message->body));  // arrived before there was a sink
+      sink->take(pages.address, pages.data, pages.bytes);
     }
-    received_ = merge_spans(std::move(received_));
+    TRY_VOID(sink->status());
+    report_.bytes += sink->bytes_taken();
+    received_ = sink->received();
     return {};
   }
 

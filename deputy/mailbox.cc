@@ -30,6 +30,16 @@ void Mailbox::close(Error why) {
   changed_.notify_all();
 }
 
+void Mailbox::put_pages_into(std::shared_ptr<PageSink> sink) {
+  std::lock_guard lock(mutex_);
+  sink_ = std::move(sink);
+}
+
+std::shared_ptr<PageSink> Mailbox::sink() {
+  std::lock_guard lock(mutex_);
+  return closed_ ? nullptr : sink_;
+}
+
 Result<ControlMessage> expect_message(Mailbox& box, ControlType type, int timeout_ms) {
   TRY(ControlMessage message, box.take(timeout_ms));
   auto got = static_cast<ControlType>(message.type);

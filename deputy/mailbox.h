@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "libmosix/common/messages.h"
+#include "libmosix/common/page_sink.h"
 
 namespace mosix {
 
@@ -23,6 +24,9 @@ class Mailbox {
   /// ETIMEDOUT, or what close() was given once it is empty.
   Result<ControlMessage> take(int timeout_ms);
   void close(Error why);
+  /// From now on pages go to `sink` and are not posted; null ends that.
+  void put_pages_into(std::shared_ptr<PageSink> sink);
+  std::shared_ptr<PageSink> sink();
 
  private:
   std::mutex mutex_;
@@ -30,6 +34,7 @@ class Mailbox {
   std::deque<ControlMessage> messages_;
   size_t bytes_ = 0;
   std::optional<Error> closed_;
+  std::shared_ptr<PageSink> sink_;
 };
 
 /// The next message, which must be of this type. kFailed and kRefuse become the error they carry.

@@ -144,6 +144,25 @@ Result<ReceivedPages> parse_pages(const Bytes& body) {
   return pages;
 }
 
+bool HomeSink::belongs_to_guest(uint64_t start, uint64_t end) const {
+  auto at = std::upper_bound(areas_.begin(), areas_.end(), start,
+                             [](uint64_t address, const Area& area) { return address < area.end; });
+  for (; at != areas_.end() && start < end; ++at) {
+    if (at->start > start || at->kind == AreaKind::kVdso) return false;
+    start = at->end;
+  }
+  return start >= end;
+}
+
+Status HomeSink::put(uint64_t address, const uint8_t* data, size_t bytes) {
+  if (!belongs_to_guest(address, address + bytes)) return fail(EBADMSG, "pages outside of the guest's memory");
+  TRY_VOID(memory_.write(address, data, bytes));
+  received_.push_back({address, bytes / kPageBytes});
+  return {};
+}
+
+std::vector<PageSpan> HomeSink::received() const { return merge_spans(received_); }
+
 std::vector<PageSpan> merge_spans(std::vector<PageSpan> spans) {
   std::sort(spans.begin(), spans.end(),
             [](const PageSpan& a, const PageSpan& b) { return a.address < b.address; });

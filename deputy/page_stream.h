@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "deputy/away_node.h"
+#include "libmosix/common/messages.h"
+#include "libmosix/common/page_sink.h"
 #include "libmosix/process/memory.h"
 #include "libmosix/process/pagemap.h"
 
@@ -21,7 +23,8 @@ class PageSender {
   uint64_t bytes_sent() const { return bytes_sent_; }
 
  private:
-  static constexpr size_t kBufferBytes = 1 << 20;
+  /// Small enough to be sent out of the cache that it was read into.
+  static constexpr size_t kBufferBytes = 256 << 10;
   static constexpr size_t kMaxRuns = 256;
   void read_one_by_one();
   Status send_runs();
@@ -45,6 +48,24 @@ struct ReceivedPages {
   uint64_t bytes = 0;
 };
 Result<ReceivedPages> parse_pages(const Bytes& body);
+
+/// The pages of a guest that comes home, put into the process that was its deputy.
+class HomeSink : public PageSink {
+ public:
+  /// `areas` of the guest, sorted.
+  HomeSink(ProcessMemory memory, std::vector<Area> areas)
+      : memory_(std::move(memory)), areas_(std::move(areas)) {}
+  /// What has come, sorted and merged. Once the image has ended.
+  std::vector<PageSpan> received() const;
+
+ private:
+  Status put(uint64_t address, const uint8_t* data, size_t bytes) override;
+  bool belongs_to_guest(uint64_t start, uint64_t end) const;
+
+  ProcessMemory memory_;
+  std::vector<Area> areas_;
+  std::vector<PageSpan> received_;
+};
 
 /// Sorted and merged.
 std::vector<PageSpan> merge_spans(std::vector<PageSpan> spans);

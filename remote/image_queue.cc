@@ -52,6 +52,16 @@ UniqueFd Supervisor::ImageQueue::take_socket() {
   return std::move(socket_);
 }
 
+void Supervisor::ImageQueue::put_pages_into(std::shared_ptr<PageSink> sink) {
+  std::lock_guard lock(mutex_);
+  sink_ = std::move(sink);
+}
+
+std::shared_ptr<PageSink> Supervisor::ImageQueue::sink() {
+  std::lock_guard lock(mutex_);
+  return closed_ ? nullptr : sink_;
+}
+
 void Supervisor::ImageQueue::close() {
   std::lock_guard lock(mutex_);
   closed_ = true;
@@ -77,7 +87,16 @@ Status Supervisor::QueueConnection::send_pages(ControlType type, const PageRun& 
   return write_page_message(supervisor_.options_.control_fd, type, head, data, bytes);
 }
 
-Result<ControlMessage> Supervisor::QueueConnection::receive() { return queue_->pop(kStageTimeoutMs); }
+/// Pages that go to the sink are no messages, but they are a sign of life.
+Result<ControlMessage> Supervisor::QueueConnection::receive() {
+  for (uint64_t taken = 0;;) {
+    Result<ControlMessage> message = queue_->pop(kStageTimeoutMs);
+    if (message || message.error().code != ETIMEDOUT) return message;
+    std::shared_ptr<PageSink> sink = queue_->sink();
+    if (sink == nullptr || sink->bytes_taken() == taken) return message;
+    taken = sink->bytes_taken();
+  }
+}
 
 Status Supervisor::SocketConnection::send(ControlType type, const Bytes& body) {
   return mosix::send_control(fd_.get(), static_cast<uint16_t>(type), body);
@@ -101,6 +120,12 @@ void Supervisor::close_queue(int pid, const std::shared_ptr<ImageQueue>& queue) 
   std::unique_lock lock(registry_mutex_);
   auto found = image_queues_.find(pid);
   if (found != image_queues_.end() && found->second == queue) image_queues_.erase(found);
+}
+
+std::shared_ptr<PageSink> Supervisor::sink_of(int pid) {
+  std::shared_lock lock(registry_mutex_);
+  auto found = image_queues_.find(pid);
+  return found == image_queues_.end() ? nullptr : found->second->sink();
 }
 
 bool Supervisor::queue_message(int pid, ControlMessage& message) {

@@ -6,7 +6,7 @@
 #include <deque>
 #include <mutex>
 
-#include "libmosix/common/wire.h"
+#include "libmosix/common/page_sink.h"
 #include "remote/supervisor.h"
 
 namespace mosix {
@@ -20,6 +20,8 @@ struct Supervisor::ImageQueue {
   /// Waits for the first message or for a socket; true if there is a socket.
   Result<bool> wait_for_image(int limit_ms);
   UniqueFd take_socket();
+  void put_pages_into(std::shared_ptr<PageSink> sink);
+  std::shared_ptr<PageSink> sink();
   void close();
 
  private:
@@ -28,6 +30,7 @@ struct Supervisor::ImageQueue {
   std::deque<ControlMessage> messages_;
   size_t queued_bytes_ = 0;
   UniqueFd socket_;
+  std::shared_ptr<PageSink> sink_;
   bool closed_ = false;
 };
 
@@ -39,6 +42,7 @@ class Supervisor::QueueConnection : public ImageConnection {
   Status send(ControlType type, const Bytes& body) override { return supervisor_.send_control(type, body); }
   Status send_pages(ControlType type, const PageRun& head, const void* data, size_t bytes) override;
   Result<ControlMessage> receive() override;
+  void put_pages_into(std::shared_ptr<PageSink> sink) override { queue_->put_pages_into(std::move(sink)); }
 
  private:
   Supervisor& supervisor_;
@@ -51,10 +55,14 @@ class Supervisor::SocketConnection : public ImageConnection {
   explicit SocketConnection(UniqueFd fd) : fd_(std::move(fd)) {}
   Status send(ControlType type, const Bytes& body) override;
   Status send_pages(ControlType type, const PageRun& head, const void* data, size_t bytes) override;
-  Result<ControlMessage> receive() override { return receive_control(fd_.get()); }
+  Result<ControlMessage> receive() override {
+    return receive_control(fd_.get(), [this](int) { return sink_; });
+  }
+  void put_pages_into(std::shared_ptr<PageSink> sink) override { sink_ = std::move(sink); }
 
  private:
   UniqueFd fd_;
+  std::shared_ptr<PageSink> sink_;
 };
 
 /// One page message written straight from the pages' buffer.

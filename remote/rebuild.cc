@@ -4,7 +4,9 @@
 // everything that takes time and needs nothing of the guest (namespaces, the stub) is done at kReserve, before
 // the guest is frozen.
 #include <asm/prctl.h>
+#include <fcntl.h>
 #include <linux/prctl.h>
+#include <linux/userfaultfd.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/eventfd.h>
@@ -25,6 +27,7 @@
 #include "libmosix/syscalls/filter.h"
 #include "remote/batch.h"
 #include "remote/image_queue.h"
+#include "remote/page_filler.h"
 #include "remote/supervisor.h"
 
 namespace mosix {
@@ -77,6 +80,7 @@ struct Supervisor::Building {
   std::shared_ptr<Guest> guest;
   std::vector<Tracee> tracees;  ///< in the order of state.threads
   std::vector<std::shared_ptr<CachedFile>> files;
+  UniqueFd userfaultfd;  ///< of the stub's address space, if the image is large
 };
 
 void Supervisor::note_home_clocks(const ClockReading& told) {
@@ -176,15 +180,20 @@ void Supervisor::build_guest(Reserve order, std::shared_ptr<ImageQueue> queue) {
 }
 
 Status Supervisor::receive_pages(Building& building, ImageConnection& connection) {
-  Guest& guest = *building.guest;
-  TRY(ProcessMemory memory, ProcessMemory::open(guest.outer_pid));
+  TRY(std::shared_ptr<PageFiller> filler,
+      PageFiller::open(building.guest->outer_pid, std::move(building.userfaultfd), building.state.areas));
+  struct Sinking {
+    ImageConnection& connection;
+    ~Sinking() { connection.put_pages_into(nullptr); }
+  } until_the_end{connection};
+  connection.put_pages_into(filler);
   for (;;) {
     TRY(ControlMessage message, connection.receive());
     switch (static_cast<ControlType>(message.type)) {
-      case ControlType::kImageEnd: return {};
-      case ControlType::kPages: {
+      case ControlType::kImageEnd: return filler->status();
+      case ControlType::kPages: {  // arrived before there was a sink
         TRY(uint64_t address, page_run_address(message.body));
-        TRY_VOID(memory.write(address, message.body.data() + kPagePrefix, message.body.size() - kPagePrefix));
+        filler->take(address, message.body.data() + kPagePrefix, message.body.size() - kPagePrefix);
         break;
       }
       case ControlType::kFilePages: {
@@ -264,13 +273,21 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
     if (area.kind == AreaKind::kStack) flags |= MAP_GROWSDOWN | MAP_STACK;
     batch.add(SYS_mmap, {area.start, bytes, area.protection, flags, ~0ull, 0});
   }
+  constexpr size_t kNoCall = ~size_t{0};
+  size_t opened = kNoCall;
+  if (PageFiller::wants_userfaultfd(state.areas))
+    opened = batch.add(SYS_userfaultfd, {O_CLOEXEC | UFFD_USER_MODE_ONLY}, true);
   TRY_VOID(batch.run(tracee));
+  auto inner_userfaultfd = opened == kNoCall ? -1 : static_cast<int>(batch.result(opened));
+  if (inner_userfaultfd >= 0)
+    building.userfaultfd.reset(static_cast<int>(syscall(SYS_pidfd_getfd, guest.pidfd.get(), inner_userfaultfd, 0)));
   for (const Area& area : state.areas) {
     if (area.kind != AreaKind::kVdso) continue;
     TRY(guest.vdso, check_vdso(outer, area));
   }
 
   batch.clear();
+  if (inner_userfaultfd >= 0) batch.add(SYS_close, {static_cast<uint64_t>(inner_userfaultfd)});
   struct rlimit stack_limit {};
   if (prlimit(outer, RLIMIT_STACK, nullptr, &stack_limit) == 0 && state.stack_limit != 0) {
     stack_limit.rlim_cur = std::min<rlim_t>(state.stack_limit, stack_limit.rlim_max);

@@ -75,7 +75,7 @@ int Supervisor::run() {
 
 void Supervisor::read_control() {
   for (;;) {
-    Result<ControlMessage> message = receive_control(options_.control_fd);
+    Result<ControlMessage> message = receive_control(options_.control_fd, [this](int pid) { return sink_of(pid); });
     if (!message) {
       if (message.error().code != EPIPE) log_error("control connection: " + message.error().message());
       std::lock_guard lock(control_mutex_);

@@ -24,6 +24,7 @@
 #include <string>
 #include <thread>
 
+#include "libmosix/common/page_sink.h"
 #include "libmosix/process/tracee.h"
 #include "libmosix/syscalls/decode.h"
 #include "libmosix/syscalls/table.h"
@@ -60,6 +61,8 @@ class ImageConnection {
   /// One PAGES message without copying its data first.
   virtual Status send_pages(ControlType type, const PageRun& head, const void* data, size_t bytes) = 0;
   virtual Result<ControlMessage> receive() = 0;
+  /// From now on pages go to `sink` and are not received; null ends that.
+  virtual void put_pages_into(std::shared_ptr<PageSink> sink) = 0;
 };
 
 struct SupervisorOptions {
@@ -213,6 +216,7 @@ class Supervisor {
   /// Frees whoever waits for room in it, and the place, unless another operation has it by now.
   void close_queue(int pid, const std::shared_ptr<ImageQueue>& queue);
   bool queue_message(int pid, ControlMessage& message);
+  std::shared_ptr<PageSink> sink_of(int pid);
 
   SupervisorOptions options_;
   std::mutex control_mutex_;

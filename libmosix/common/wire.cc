@@ -16,16 +16,27 @@ Status send_control(int fd, uint16_t type, const Bytes& body) {
   return send_fully(fd, parts, 2);
 }
 
-Result<ControlMessage> receive_control(int fd) {
+Result<ControlHeader> receive_control_header(int fd) {
   Bytes head(16);
   TRY_VOID(receive_exactly(fd, head.data(), head.size()));
   TRY(ControlHeader header, decode_message<ControlHeader>(head));
   if (header.length > kMaxControlMessageBytes || header.key_epoch != 0)
     return fail(EBADMSG, "control message header");
-  ControlMessage message{.type = header.type, .body = Bytes(header.length)};
-  Status body = receive_exactly(fd, message.body.data(), message.body.size());
+  return header;
+}
+
+Result<ControlMessage> receive_control_body(int fd, const ControlHeader& header, Bytes first) {
+  ControlMessage message{.type = header.type, .body = std::move(first)};
+  size_t have = message.body.size();
+  message.body.resize(header.length);
+  Status body = receive_exactly(fd, message.body.data() + have, header.length - have);
   if (!body) return fail(body.error().code == EPIPE ? EBADMSG : body.error().code, "control message cut off");
   return message;
+}
+
+Result<ControlMessage> receive_control(int fd) {
+  TRY(ControlHeader header, receive_control_header(fd));
+  return receive_control_body(fd, header, {});
 }
 
 }  // namespace mosix

@@ -158,5 +158,9 @@ struct ControlMessage {
 Status send_control(int fd, uint16_t type, const Bytes& body);
 /// Receives one, blocking. EPIPE: the peer closed at a message boundary; EBADMSG: garbled or over-long.
 Result<ControlMessage> receive_control(int fd);
+/// The same in two steps: the header, with the same errors, and the body, of which the caller may have read the
+/// first bytes.
+Result<ControlHeader> receive_control_header(int fd);
+Result<ControlMessage> receive_control_body(int fd, const ControlHeader& header, Bytes first);
 
 }  // namespace mosix
