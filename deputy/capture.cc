@@ -11,11 +11,12 @@
 
 #include "deputy/areas.h"
 #include "libmosix/process/proc_stat.h"
+#include "libmosix/syscalls/partial_transfer.h"
 
 namespace mosix {
 namespace {
 
-constexpr int64_t kEintr = -4, kRestartNoHand = -514, kRestartBlock = -516;
+constexpr int64_t kEintr = -4, kRestartSys = -512, kRestartNoHand = -514, kRestartBlock = -516;
 constexpr int kSignals = 64;
 constexpr size_t kTimerWords = 8;  // two itimervals
 
@@ -129,6 +130,42 @@ void mend_interrupted_call(user_regs_struct& registers, Going going, const Proce
   registers.rax = static_cast<uint64_t>(kRestartNoHand);
 }
 
+namespace {
+
+/// Memory of the stopped process, for what reads arguments.
+class StoppedMemory : public GuestMemory {
+ public:
+  explicit StoppedMemory(const ProcessMemory& memory) : memory_(memory) {}
+  Status read(uint64_t address, void* data, size_t bytes) override {
+    return memory_.read(address, data, bytes);
+  }
+  Status write(uint64_t address, const void* data, size_t bytes) override {
+    return memory_.write(address, data, bytes);
+  }
+  size_t read_some(uint64_t address, void* data, size_t bytes) override {
+    return memory_.read_some(address, data, bytes).value_or(0);
+  }
+
+ private:
+  const ProcessMemory& memory_;
+};
+
+/// A write that our interrupt has ended in the middle is made again away, for the rest. (One that was short
+/// for a reason of its own finds that reason again, and is as short.)
+uint64_t make_broken_write_again(user_regs_struct& registers, const ProcessMemory& memory) {
+  auto result = static_cast<int64_t>(registers.rax);
+  if (static_cast<int64_t>(registers.orig_rax) < 0 || result <= 0) return 0;
+  StoppedMemory arguments(memory);
+  std::array<uint64_t, 6> args{registers.rdi, registers.rsi, registers.rdx,
+                               registers.r10, registers.r8,  registers.r9};
+  uint64_t given = registers.rax;
+  if (given >= bytes_to_give(registers.orig_rax, args, arguments)) return 0;
+  registers.rax = static_cast<uint64_t>(kRestartSys);
+  return given;
+}
+
+}  // namespace
+
 user_regs_struct registers_of(const ThreadState& thread) {
   user_regs_struct registers{};
   if (thread.registers.size() == sizeof registers)
@@ -149,6 +186,7 @@ Status capture_threads(StoppedProcess& process, const ProcessMemory& memory, Cap
     user_regs_struct away = home;
     mend_interrupted_call(away, Going::kAway, memory);
     if (static_cast<int64_t>(home.rax) == kEintr) home = away;
+    thread.given_bytes = make_broken_write_again(away, memory);
     thread.registers = bytes_of(away);
     capture.home_registers.push_back(home);
     capture.state.threads.push_back(std::move(thread));

@@ -78,6 +78,7 @@ class Custodian : public AwayNode::Listener {
   void migrate(LinkOrder order);
   void move(const Record& record, const LinkOrder& order);
   Result<MoveReport> move_to(const Record& record, const std::string& target);
+  Result<MoveReport> try_move_to(const Record& record, const std::string& target);
   void finish_move(const Record& record, const std::string& from, const std::string& to,
                    const Result<MoveReport>& moved, const std::string& reason);
   void bring_home_because(const Record& record, const std::string& reason);

@@ -108,7 +108,17 @@ void Custodian::move(const Record& record, const LinkOrder& order) {
   settle(record);
 }
 
+/// Some instants cannot be moved at, and pass: a handler on top of a clock reading, a write in its middle.
 Result<MoveReport> Custodian::move_to(const Record& record, const std::string& target) {
+  constexpr int kAttempts = 10;
+  for (int attempt = 1;; ++attempt) {
+    Result<MoveReport> moved = try_move_to(record, target);
+    if (moved || moved.error().code != EAGAIN || attempt == kAttempts) return moved;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1 << attempt));
+  }
+}
+
+Result<MoveReport> Custodian::try_move_to(const Record& record, const std::string& target) {
   Place place = record->place();
   if (target == record->where()) return MoveReport{};
   if (target == "home" || target == options_.node_name) {

@@ -254,6 +254,7 @@ Result<ProcessState> Supervisor::capture(Frozen& frozen, uint32_t epoch) {
     {
       // Signals that came and have not been given are home's to offer again.
       std::lock_guard lock(thread.mutex);
+      out.given_bytes = thread.given_bytes;
       out.signals_acked = thread.signals_received;
       for (const WaitingSignal& signal : thread.waiting) out.signals_acked = std::min(out.signals_acked, signal.number - 1);
     }
@@ -381,6 +382,9 @@ void Supervisor::move_guest(MoveOrder order, bool home, std::shared_ptr<ImageQue
     TRY_VOID(freeze(frozen));
     TRY(ProcessState state, capture(frozen, order.epoch));
     if (home) {
+      // Home's kernel could not be told where to go on.
+      for (const ThreadState& thread : state.threads)
+        if (thread.given_bytes != 0) return fail(EAGAIN, "it is in the middle of a write; try again");
       QueueConnection connection(*this, queue);
       return send_image(connection, *frozen.guest, state, Receiver::kHome);
     }

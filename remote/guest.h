@@ -64,6 +64,7 @@ struct GuestThread {
   std::vector<WaitingSignal> waiting;
   bool answered_restart = false;  ///< the last call that a worker answered was answered by a restart code
   bool interrupted = false;  ///< somebody has interrupted it by ptrace: restart codes may be answered
+  uint64_t given_bytes = 0;  ///< by a write or send that was broken off, and goes on when it is made again
   std::optional<CallPlan> aborted_plan;  ///< of a call that goes on with restart_syscall
   /// Written under `mutex`, so that nobody who waits misses it; read by anybody.
   std::atomic<bool> ended{false};

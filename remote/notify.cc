@@ -15,6 +15,7 @@
 
 #include "libmosix/common/features.h"
 #include "libmosix/common/log.h"
+#include "libmosix/syscalls/partial_transfer.h"
 #include "remote/guest_stack.h"
 #include "remote/supervisor.h"
 
@@ -201,6 +202,8 @@ void Supervisor::dispatch(GuestThread& thread, PendingCall& call, const SyscallR
 
 void Supervisor::forward_call(GuestThread& thread, PendingCall& call, const SyscallRow& row) {
   NotifiedMemory memory(thread.outer_tid);
+  if (uint64_t total = bytes_to_give(call.number(), call.args(), memory); total != 0)
+    return give_bytes(thread, call, row, total);
   Result<CallPlan> plan = plan_call(row, call.args(), memory);
   if (!plan) return bring_home(thread, call, std::string(row.name) + " carries too much");
   // What was read must have been the guest's: a pid may have been reused since. Numbers come with the call itself.

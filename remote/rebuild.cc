@@ -372,6 +372,7 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
     record->slot = state.threads[i].slot;
     record->signals_received = state.threads[i].signals_acked;
     record->cpu_before_ns = state.threads[i].cpu_ns;
+    record->given_bytes = state.threads[i].given_bytes;
     record->led = true;
     guest.threads[record->tid] = record;
     guest.slots.insert(record->slot);

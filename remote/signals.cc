@@ -53,6 +53,17 @@ std::unique_lock<std::mutex> Supervisor::lock_tracer(GuestThread& thread) {
   return tracing;
 }
 
+/// A write that was broken off and was to go on: a handler comes first, so it ends with what it has given.
+void Supervisor::end_giving(GuestThread& thread, Tracee& tracee) {
+  uint64_t given = take_given_bytes(thread);
+  if (given == 0) return;
+  Result<user_regs_struct> registers = tracee.registers();
+  if (!registers) return;
+  registers->rax = given;
+  registers->orig_rax = ~0ull;
+  tracee.set_registers(*registers);
+}
+
 void Supervisor::put_signals(GuestThread& thread, Tracee& tracee, Then then) {
   {
     std::lock_guard lock(thread.mutex);
@@ -79,6 +90,7 @@ void Supervisor::put_signals(GuestThread& thread, Tracee& tracee, Then then) {
       next = *found;
       thread.waiting.erase(found);
     }
+    end_giving(thread, tracee);
     int number = signal_number(next.info);
     send_signal(thread, number);
     tracee.resume();

@@ -8,6 +8,7 @@
 //   channels.cc       accepting deputies, watching idle channels
 //   notify.cc         notification workers and the way of one call through them
 //   signals.cc        putting home's signals into guest threads
+//   giving_calls.cc   write, send and their like, which a move may break off
 //   split_calls.cc    calls in which both sides take part: signal actions and masks, times, limits
 //   memory_calls.cc   mappings of home's files
 //   process_calls.cc  fork, threads, exec, exit
@@ -136,6 +137,11 @@ class Supervisor {
   void trace_call(GuestThread& thread, const SyscallRow& row, const CallText& text, const PendingCall& call,
                   AnsweredBy answered_by, int64_t started_ns, uint64_t total_ns, std::vector<std::string> stack);
 
+  // --- giving_calls.cc
+  void give_bytes(GuestThread& thread, PendingCall& call, const SyscallRow& row, uint64_t total);
+  /// What a call that was broken off has given so far: the caller answers it with that.
+  static uint64_t take_given_bytes(GuestThread& thread);
+
   // --- signals.cc
   /// Answers the call, and has the guest take what signals wait for it before it makes another step.
   void answer_and_deliver(GuestThread& thread, PendingCall& call, const Answer& answer);
@@ -148,6 +154,7 @@ class Supervisor {
   enum class Then { kDetach, kKeep };
   void put_signals(GuestThread& thread, Tracee& tracee, Then then = Then::kDetach);
   static void mend_unread_call(Tracee& tracee);
+  static void end_giving(GuestThread& thread, Tracee& tracee);
   /// The right to trace the thread; none while the guest is being moved, for then the mover has it.
   static std::unique_lock<std::mutex> lock_tracer(GuestThread& thread);
 

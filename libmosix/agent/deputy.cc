@@ -108,7 +108,7 @@ bool receive_frame(AgentSlot* slot, Frame* frame, uint64_t capacity = kSlotBuffe
 
 /// Sends head and, if any, the regions behind it. Regions are compacted to lie in one piece first.
 void send_reply(AgentSlot* slot, uint32_t sequence, int64_t result, Verdict verdict, const OutRegion* outs,
-                uint32_t* lengths, uint32_t out_count, uint8_t* scratch) {
+                uint32_t* lengths, uint32_t out_count, uint8_t* scratch, uint32_t moved_bytes = 0) {
   uint8_t* head = slot_bytes(slot) + kSlotReply;
   auto* header = reinterpret_cast<FrameHeader*>(head);
   auto* body = reinterpret_cast<ReplyBody*>(head + sizeof(FrameHeader));
@@ -123,6 +123,7 @@ void send_reply(AgentSlot* slot, uint32_t sequence, int64_t result, Verdict verd
   body->out_count = static_cast<uint16_t>(out_count);
   body->signal_count = static_cast<uint16_t>(signals);
   body->first_signal = first;
+  body->moved_bytes = moved_bytes;
   uint64_t head_bytes = sizeof(FrameHeader) + sizeof(ReplyBody);
   copy_bytes(head + head_bytes, lengths, out_count * sizeof(uint32_t));
   head_bytes += out_count * sizeof(uint32_t);
@@ -281,8 +282,14 @@ bool carry_out_call(AgentSlot* slot, const Frame& frame) {
   store_release(&slot->current_sequence, 0xffffffffu);
 
   auto verdict = static_cast<Verdict>(slot->verdict);
+  bool broken_off = verdict == Verdict::kDone && result > 0 && static_cast<uint64_t>(result) < call.wanted_bytes &&
+                    load_acquire(&slot->signals_taken) == header.signals_acked;
   if (verdict == Verdict::kRestart) {
     send_plain_reply(slot, header.sequence, result, verdict);
+  } else if (broken_off) {
+    constexpr int64_t kRestartSys = -512;
+    send_reply(slot, header.sequence, kRestartSys, Verdict::kRestart, nullptr, nullptr, 0, nullptr,
+               static_cast<uint32_t>(result));
   } else {
     uint32_t lengths[kMaxOutRegions];
     measure_outs(outs, call.out_count, result, scratch, call.scratch_bytes, lengths);

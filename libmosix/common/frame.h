@@ -74,7 +74,9 @@ struct CallBody {
   uint32_t in_bytes;
   uint32_t scratch_bytes;  ///< at least in_bytes; multiple of 16
   uint32_t flags;          ///< CallFlags
-  uint32_t reserved;
+  /// Bytes that a call which gives bytes away is to move; 0 for all others. If it moves some but not all of them
+  /// and no signal has come, it has been broken off: the reply is a restart that names what was moved.
+  uint32_t wanted_bytes;
 };
 static_assert(sizeof(CallBody) == 80);
 
@@ -116,7 +118,7 @@ struct ReplyBody {
   uint16_t out_count;       ///< 0 if the call failed in a way that leaves nothing to copy
   uint16_t signal_count;    ///< Siginfo records at the end, in the order in which handlers ran at home
   uint32_t first_signal;    ///< number of the first of them
-  uint32_t reserved;
+  uint32_t moved_bytes;     ///< with kRestart: of CallBody::wanted_bytes
 };
 static_assert(sizeof(ReplyBody) == 24);
 

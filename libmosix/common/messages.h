@@ -244,11 +244,13 @@ struct ThreadState {
   uint32_t signals_acked = 0;
   uint32_t next_sequence = 1;
   uint64_t cpu_ns = 0;  ///< processor time spent away so far
+  /// What the write or send in `registers`, which is made again, has given away already.
+  uint64_t given_bytes = 0;
   template <class A>
   void visit(A& a) {
     a(tid), a(slot), a(registers), a(xstate), a(signal_mask), a(rseq_address), a(rseq_size), a(rseq_signature),
         a(robust_list), a(robust_list_size), a(clear_child_tid), a(altstack_sp), a(altstack_flags),
-        a(altstack_size), a(name), a(signals_acked), a(next_sequence), a(cpu_ns);
+        a(altstack_size), a(name), a(signals_acked), a(next_sequence), a(cpu_ns), a(given_bytes);
   }
 };
 

@@ -70,6 +70,7 @@ struct CallReply {
   Verdict verdict = Verdict::kDone;
   std::vector<Siginfo> signals;  ///< in the order in which they were taken at home
   uint32_t first_signal = 0;
+  uint32_t moved_bytes = 0;  ///< with kRestart: the call was broken off after so many
   std::vector<std::vector<uint8_t>> outs;
 };
 

@@ -104,6 +104,7 @@ Result<CallReply> parse_reply(const CallPlan& plan, const uint8_t* body, size_t 
   reply.result = head.result;
   reply.verdict = static_cast<Verdict>(head.verdict);
   reply.first_signal = head.first_signal;
+  reply.moved_bytes = std::min(head.moved_bytes, plan.body.wanted_bytes);
   reply.outs.resize(lengths.size());
   for (size_t i = 0; i < lengths.size(); ++i) {
     reply.outs[i].resize(lengths[i]);
