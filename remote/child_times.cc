@@ -78,6 +78,14 @@ void add_time(std::vector<uint8_t>& rusage_bytes, size_t offset, uint64_t ns) {
 
 }  // namespace
 
+void raise_peak(std::vector<uint8_t>& rusage_bytes, uint64_t peak_kib) {
+  long known;
+  if (rusage_bytes.size() < offsetof(rusage, ru_maxrss) + sizeof known) return;
+  memcpy(&known, rusage_bytes.data() + offsetof(rusage, ru_maxrss), sizeof known);
+  known = std::max(known, static_cast<long>(peak_kib));
+  memcpy(rusage_bytes.data() + offsetof(rusage, ru_maxrss), &known, sizeof known);
+}
+
 void Supervisor::keep_for_parent(Guest& guest) {
   std::shared_ptr<Guest> parent = guest.parent_pid == 0 ? nullptr : find_guest(guest.parent_pid);
   if (parent == nullptr) return;
@@ -101,6 +109,7 @@ void Supervisor::wait_for_child(GuestThread& thread, PendingCall& call, const Sy
         if (std::vector<uint8_t>* rusage_bytes = region_at(*plan, *reply, call.args()[is_waitid ? 4 : 3])) {
           add_time(*rusage_bytes, offsetof(rusage, ru_utime), used.user_ns + used.children_user_ns);
           add_time(*rusage_bytes, offsetof(rusage, ru_stime), used.system_ns + used.children_system_ns);
+          raise_peak(*rusage_bytes, std::max(used.peak_kib, used.children_peak_kib));
         }
       }
     }

@@ -225,6 +225,7 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
   guest.cpu_before = state.cpu;
   guest.children.children_user_ns = state.cpu.children_user_ns;
   guest.children.children_system_ns = state.cpu.children_system_ns;
+  guest.children.children_peak_kib = state.cpu.children_peak_kib;
 
   FileNeed need{.pid = guest.pid};
   building.files.resize(state.areas.size());

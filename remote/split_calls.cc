@@ -104,8 +104,10 @@ CpuFigures cpu_figures(Guest& guest) {
     if (guest.cpu_at_end) return *guest.cpu_at_end;
   }
   CpuTimes own = cpu_times(guest, nullptr);
+  auto status = read_status_fields(guest.outer_pid);
   std::lock_guard lock(guest.mutex);
   CpuFigures figures = guest.children;
+  figures.peak_kib = std::max(guest.cpu_before.peak_kib, status ? status->vm_hwm_kb : 0);
   figures.user_ns = own.user_ns;
   figures.system_ns = own.system_ns;
   return figures;
@@ -386,10 +388,12 @@ void Supervisor::times(GuestThread& thread, PendingCall& call, const SyscallRow&
           CpuTimes used = cpu_times(guest, who == RUSAGE_THREAD ? &thread : nullptr);
           add_timeval(out.data(), used.user_ns);
           add_timeval(out.data() + sizeof(timeval), used.system_ns);
+          raise_peak(out, cpu_figures(guest).peak_kib);
         } else if (who == RUSAGE_CHILDREN) {
           std::lock_guard lock(guest.mutex);
           add_timeval(out.data(), guest.children.children_user_ns);
           add_timeval(out.data() + sizeof(timeval), guest.children.children_system_ns);
+          raise_peak(out, guest.children.children_peak_kib);
         }
       } else if (row.number == SYS_times && out.size() >= sizeof(tms)) {
         CpuFigures used = cpu_figures(guest);

@@ -222,6 +222,7 @@ void Supervisor::guest_died(const ReapedGuest& reaped) {
     CpuFigures figures = guest->children;
     figures.user_ns = guest->cpu_before.user_ns + reaped.user_ns;
     figures.system_ns = guest->cpu_before.system_ns + reaped.system_ns;
+    figures.peak_kib = std::max(guest->cpu_before.peak_kib, reaped.peak_kib);
     guest->cpu_at_end = figures;
   }
   {

@@ -54,6 +54,10 @@ CpuTimes cpu_times(const Guest& guest, const GuestThread* thread);
 /// The same with that of the children it has waited for; its last word once it is reaped.
 CpuFigures cpu_figures(Guest& guest);
 
+/// In a struct rusage that home has filled: most memory resident at a time, of which home's kernel knows only what
+/// home keeps.
+void raise_peak(std::vector<uint8_t>& rusage_bytes, uint64_t peak_kib);
+
 /// Where an image comes from or goes to: a connection that carries control messages about one process.
 class ImageConnection {
  public:

@@ -2,6 +2,7 @@
 // began with membership.h. docs/protocol.md has one row per message with who may send it when.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -144,16 +145,19 @@ struct CpuFigures {
   uint64_t system_ns = 0;
   uint64_t children_user_ns = 0;
   uint64_t children_system_ns = 0;
+  uint64_t peak_kib = 0;  ///< most memory resident at a time, as getrusage counts it; of it and its children apart
+  uint64_t children_peak_kib = 0;
   uint64_t own_ns() const { return user_ns + system_ns; }
   uint64_t total_ns() const { return own_ns() + children_user_ns + children_system_ns; }
   /// What a parent that waits for such a process adds to what its children have spent.
   void add_child(const CpuFigures& child) {
     children_user_ns += child.user_ns + child.children_user_ns;
     children_system_ns += child.system_ns + child.children_system_ns;
+    children_peak_kib = std::max({children_peak_kib, child.peak_kib, child.children_peak_kib});
   }
   template <class A>
   void visit(A& a) {
-    a(user_ns), a(system_ns), a(children_user_ns), a(children_system_ns);
+    a(user_ns), a(system_ns), a(children_user_ns), a(children_system_ns), a(peak_kib), a(children_peak_kib);
   }
 };
 

@@ -94,6 +94,7 @@ ProcStatus parse_status(std::string_view text) {
   s.vm_rss_kb = status_number(text, "VmRSS");
   s.vm_lck_kb = status_number(text, "VmLck");
   s.vm_swap_kb = status_number(text, "VmSwap");
+  s.vm_hwm_kb = status_number(text, "VmHWM");
   return s;
 }
 

@@ -71,7 +71,7 @@ struct ProcStatus {
   bool no_new_privs = false;
   int seccomp = 0;  ///< 0 none, 1 strict, 2 filter
   int seccomp_filters = 0;
-  uint64_t vm_rss_kb = 0, vm_lck_kb = 0, vm_swap_kb = 0;
+  uint64_t vm_rss_kb = 0, vm_lck_kb = 0, vm_swap_kb = 0, vm_hwm_kb = 0;
 };
 
 Result<ProcStatus> read_status_fields(int pid);

@@ -357,6 +357,7 @@ bool report_deaths(InitEvent& unsent) {
       if (pid <= 0) return false;
       unsent.user_us = used.ru_utime.tv_sec * 1'000'000 + used.ru_utime.tv_usec;
       unsent.system_us = used.ru_stime.tv_sec * 1'000'000 + used.ru_stime.tv_usec;
+      unsent.peak_kib = used.ru_maxrss;
       unsent.pid = static_cast<int32_t>(pid);
     }
     int64_t sent = raw_syscall(SYS_sendto, kInitEventFd, address_of(&unsent), sizeof(unsent),

@@ -60,6 +60,7 @@ struct InitEvent {
   int32_t wait_status;
   int64_t user_us;  ///< processor time of the process, all its threads
   int64_t system_us;
+  int64_t peak_kib;  ///< most memory resident at a time
 };
 
 }  // namespace mosix

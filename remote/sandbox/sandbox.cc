@@ -229,7 +229,8 @@ Result<std::optional<ReapedGuest>> Sandbox::take_event() {
   if (got <= 0) return fail(ECONNRESET, "mosix-init has ended");
   if (got != sizeof(event)) return fail(EBADMSG, "receive from mosix-init");
   return std::optional(ReapedGuest{event.pid, event.wait_status, static_cast<uint64_t>(event.user_us) * 1000,
-                                   static_cast<uint64_t>(event.system_us) * 1000});
+                                   static_cast<uint64_t>(event.system_us) * 1000,
+                                   static_cast<uint64_t>(event.peak_kib)});
 }
 
 }  // namespace mosix

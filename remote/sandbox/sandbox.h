@@ -43,6 +43,7 @@ struct ReapedGuest {
   int wait_status = 0;
   uint64_t user_ns = 0;  ///< processor time of the process, all its threads
   uint64_t system_ns = 0;
+  uint64_t peak_kib = 0;  ///< most memory resident at a time
 };
 
 class Sandbox {
