@@ -72,9 +72,10 @@ Status quiet_thread(Tracee& tracee, const ProcessMemory& memory, const ThreadSta
   return {};
 }
 
+/// The best way to try; the agent goes on to the next where the kernel refuses.
 RingMode ring_mode() {
   if (!feature_enabled("io_uring")) return RingMode::kPlainSocket;
-  return feature_enabled("ring_without_fd") ? RingMode::kWithoutDescriptor : RingMode::kRegistered;
+  return rings_need_places() ? RingMode::kRegistered : RingMode::kWithoutDescriptor;
 }
 
 void set_peer(AgentSlot& slot, const DeputyPeer& peer) {
@@ -244,7 +245,7 @@ Status make_native(StoppedProcess& process, const ProcessMemory& memory, uint64_
   for (size_t i = 0; i < threads.size(); ++i)
     TRY_VOID(restore_thread(process.threads[i], memory, state, *threads[i]));
   TRY_VOID(restore_ignored_trap(worker, memory, syscall_site, state, threads[0]->slot));
-  TRY_VOID(remove_agent(worker, syscall_site, state.window_base));
+  TRY_VOID(remove_agent(worker, memory, syscall_site, state.window_base));
   for (size_t i = 0; i < threads.size(); ++i) {
     size_t index = static_cast<size_t>(threads[i] - state.threads.data());
     TRY_VOID(restore_registers(process.threads[i], *threads[i], registers[index]));
@@ -256,7 +257,7 @@ Status take_agent_out(StoppedProcess& process, const ProcessMemory& memory, uint
                       const Capture& capture) {
   Tracee& worker = process.threads.front();
   TRY_VOID(restore_ignored_trap(worker, memory, syscall_site, capture.state, 0));
-  TRY_VOID(remove_agent(worker, syscall_site, capture.state.window_base));
+  TRY_VOID(remove_agent(worker, memory, syscall_site, capture.state.window_base));
   for (size_t i = 0; i < process.threads.size() && i < capture.state.threads.size(); ++i)
     TRY_VOID(restore_registers(process.threads[i], capture.state.threads[i], capture.home_registers[i]));
   return {};

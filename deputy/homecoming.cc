@@ -9,6 +9,7 @@
 #include "deputy/deputize.h"
 #include "deputy/layout.h"
 #include "deputy/page_stream.h"
+#include "deputy/window.h"
 #include "libmosix/common/limits.h"
 #include "libmosix/common/log.h"
 #include "libmosix/process/syscall_site.h"
@@ -76,6 +77,7 @@ class Homecoming {
   Status stop_deputies() {
     TRY(ProcessMemory memory, ProcessMemory::open(record_.pid));
     memory_.emplace(std::move(memory));
+    TRY(ring_places_, has_ring_places(*memory_, window_));
     TRY_VOID(hands_.stop_idle_deputies(*memory_, window_));
     TRY(site_, find_vdso_syscall(record_.pid));
     for (const ThreadState& thread : state_.threads)
@@ -158,14 +160,14 @@ class Homecoming {
   Status lay_out() {
     TRY_VOID(lower_break());
     TRY(std::vector<MapEntry> maps, read_maps(record_.pid));
-    TRY(LayoutPlan first, plan_layout(maps, window_, state_.areas));
+    TRY(LayoutPlan first, plan_layout(maps, window_, ring_places_, state_.areas));
     std::vector<LayoutStep> unmaps;
     std::copy_if(first.steps.begin(), first.steps.end(), std::back_inserter(unmaps),
                  [](const LayoutStep& step) { return step.kind == LayoutStep::Kind::kUnmap; });
     TRY_VOID(apply(unmaps));
     TRY_VOID(raise_break());
     TRY(maps, read_maps(record_.pid));
-    TRY(LayoutPlan rest, plan_layout(maps, window_, state_.areas));
+    TRY(LayoutPlan rest, plan_layout(maps, window_, ring_places_, state_.areas));
     TRY_VOID(apply(rest.steps));
     // What the first look wanted whole and then was unmapped is wanted by the second look too.
     return node_->send(ControlType::kNeed, FileNeed{record_.pid, rest.whole_areas});
@@ -242,6 +244,7 @@ class Homecoming {
   Stopwatch total_, freeze_;
   std::optional<ProcessMemory> memory_;
   uint64_t site_ = 0;
+  bool ring_places_ = false;
   ProcessState state_;
   Tracee* worker_ = nullptr;
   AgentPlace place_;

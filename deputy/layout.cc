@@ -13,12 +13,18 @@ namespace {
 
 constexpr uint64_t kUserEnd = 0x7ffffffff000;
 
-Status check_areas(const std::vector<Area>& areas, uint64_t window) {
+/// Not the guest's: the window and, where `ring_places`, what lies there for rings.
+bool touches_ours(uint64_t start, uint64_t end, uint64_t window, bool ring_places) {
+  return (start < window + kWindowBytes && end > window) ||
+         (ring_places && start < kRingEnd && end > kRingFill);
+}
+
+Status check_areas(const std::vector<Area>& areas, uint64_t window, bool ring_places) {
   uint64_t last = 0;
   for (const Area& area : areas) {
     bool aligned = area.start % kPageBytes == 0 && area.end % kPageBytes == 0;
     bool ordered = area.start >= last && area.start < area.end && area.end <= kUserEnd;
-    bool in_window = area.start < window + kWindowBytes && area.end > window;
+    bool in_window = touches_ours(area.start, area.end, window, ring_places);
     bool sound = area.protection <= (PROT_READ | PROT_WRITE | PROT_EXEC);
     if (!aligned || !ordered || in_window || !sound) return fail(EBADMSG, "the guest's areas make no sense");
     last = area.end;
@@ -26,11 +32,11 @@ Status check_areas(const std::vector<Area>& areas, uint64_t window) {
   return {};
 }
 
-std::vector<MapEntry> own_entries(const std::vector<MapEntry>& home, uint64_t window) {
+std::vector<MapEntry> own_entries(const std::vector<MapEntry>& home, uint64_t window, bool ring_places) {
   std::vector<MapEntry> own;
   for (const MapEntry& entry : home) {
-    bool in_window = entry.start >= window && entry.start < window + kWindowBytes;
-    if (!in_window && entry.path != "[vsyscall]") own.push_back(entry);
+    bool ours = touches_ours(entry.start, entry.end, window, ring_places);
+    if (!ours && entry.path != "[vsyscall]") own.push_back(entry);
   }
   return own;
 }
@@ -100,10 +106,10 @@ class Planner {
 
 }  // namespace
 
-Result<LayoutPlan> plan_layout(const std::vector<MapEntry>& home, uint64_t window,
+Result<LayoutPlan> plan_layout(const std::vector<MapEntry>& home, uint64_t window, bool ring_places,
                                const std::vector<Area>& away) {
-  TRY_VOID(check_areas(away, window));
-  std::vector<MapEntry> own = own_entries(home, window);
+  TRY_VOID(check_areas(away, window, ring_places));
+  std::vector<MapEntry> own = own_entries(home, window, ring_places);
   std::vector<uint64_t> cuts = boundaries(own, away);
   Planner planner;
   size_t home_at = 0, away_at = 0;

@@ -26,8 +26,9 @@ struct LayoutPlan {
   std::vector<uint32_t> whole_areas;
 };
 
-/// EBADMSG: the areas make no sense or touch the window. EXDEV: the vdso lies elsewhere.
-Result<LayoutPlan> plan_layout(const std::vector<MapEntry>& home, uint64_t window,
+/// `ring_places`: those are reserved at home, and not the guest's. EBADMSG: the areas make no sense or touch the
+/// window or those. EXDEV: the vdso lies elsewhere.
+Result<LayoutPlan> plan_layout(const std::vector<MapEntry>& home, uint64_t window, bool ring_places,
                                const std::vector<Area>& away);
 
 }  // namespace mosix

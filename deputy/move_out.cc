@@ -85,13 +85,16 @@ class MoveOut {
     fill_random(&random, sizeof random);
     TRY(uint64_t window, choose_window(maps, random));
     capture_->state.window_base = window;
+    ring_places_ = rings_need_places() && ring_places_are_free(maps);
     TRY(ProcStat stat, read_proc_stat(record_.pid));
     Reserve order{record_.pid,
                   epoch(),
                   stat.rss_pages * kPageBytes,
                   window,
                   clock_now(CLOCK_MONOTONIC),
-                  clock_now(CLOCK_BOOTTIME)};
+                  clock_now(CLOCK_BOOTTIME),
+                  ring_places_ ? kRingFill : 0,
+                  ring_places_ ? kRingEnd - kRingFill : 0};
     TRY_VOID(node_->send(ControlType::kReserve, order));
     reached_ = Reached::kReserved;
     TRY(reserved_, expect<Reserved>(mailbox_.box(), ControlType::kReserved, kStageTimeoutMs));
@@ -104,7 +107,7 @@ class MoveOut {
     if (std::string reason = why_threads_stay(hands_.threads()); !reason.empty()) return fail(0, reason);
     TRY(maps_, read_maps(record_.pid));
     if (std::string reason = why_mappings_stay(maps_); !reason.empty()) return fail(0, reason);
-    if (!window_is_free(maps_, window()))
+    if (!window_is_free(maps_, window()) || (ring_places_ && !ring_places_are_free(maps_)))
       return fail(EAGAIN, "the address space has changed meanwhile; try again");
     TRY(site_, find_vdso_syscall(record_.pid));
     TRY(ProcessMemory memory, ProcessMemory::open(record_.pid));
@@ -119,7 +122,7 @@ class MoveOut {
     TRY_VOID(capture_threads(hands_.threads(), *memory_, *capture_));
     reached_ = Reached::kAgent;
     TRY_VOID(install_agent(hands_.worker(), *memory_, site_, window(),
-                           static_cast<int>(hands_.threads().threads.size())));
+                           static_cast<int>(hands_.threads().threads.size()), ring_places_));
     TRY_VOID(capture_kernel_state(hands_.threads(), *memory_, window(), *capture_));
     TRY_VOID(check_handlers(hands_.threads().threads, record_.pid, maps_, capture_->state.actions));
     TRY_VOID(capture_process(record_.pid, maps_, window(), *capture_));
@@ -228,6 +231,7 @@ class MoveOut {
   Stopwatch total_, freeze_;
   Reached reached_ = Reached::kNothing;
   Reserved reserved_;
+  bool ring_places_ = false;
   std::vector<MapEntry> maps_;
   uint64_t site_ = 0;
   std::optional<ProcessMemory> memory_;
@@ -266,12 +270,16 @@ class MoveOn {
 
   Status reserve() {
     TRY(ProcStat stat, read_proc_stat(record_.pid));
+    TRY(ProcessMemory memory, ProcessMemory::open(record_.pid));
+    TRY(bool ring_places, has_ring_places(memory, was_.window));
     Reserve order{record_.pid,
                   here_.epoch,
                   stat.rss_pages * kPageBytes,
                   was_.window,
                   clock_now(CLOCK_MONOTONIC),
-                  clock_now(CLOCK_BOOTTIME)};
+                  clock_now(CLOCK_BOOTTIME),
+                  ring_places ? kRingFill : 0,
+                  ring_places ? kRingEnd - kRingFill : 0};
     TRY_VOID(to_->send(ControlType::kReserve, order));
     reserved_at_new_ = true;
     TRY(reserved_, expect<Reserved>(new_box_.box(), ControlType::kReserved, kStageTimeoutMs));

@@ -20,10 +20,19 @@ inline constexpr uint64_t kWindowClearance = 1ull << 30;
 Result<uint64_t> choose_window(const std::vector<MapEntry>& maps, uint64_t random);
 bool window_is_free(const std::vector<MapEntry>& maps, uint64_t window);
 
-/// Maps the code and the slots of [0, slots) and fills the code in. `worker` is any stopped thread.
+/// Whether this kernel's rings have to be mapped, at places of their own (agent.h): before Linux 6.5, and where
+/// `ring_without_fd` or `io_uring` is switched off, as if. Tried once.
+bool rings_need_places();
+/// Whether a process with these mappings has room for them.
+bool ring_places_are_free(const std::vector<MapEntry>& maps);
+/// Whether install_agent has reserved them in this process.
+Result<bool> has_ring_places(const ProcessMemory& memory, uint64_t window);
+
+/// Maps the code and the slots of [0, slots) and fills the code in; `ring_places`: reserves those too, if the process
+/// may have so much address space. `worker` is any stopped thread.
 Status install_agent(Tracee& worker, const ProcessMemory& memory, uint64_t syscall_site, uint64_t window,
-                     int slots);
+                     int slots, bool ring_places);
 /// Unmaps all of it. No thread of the process may be inside any more.
-Status remove_agent(Tracee& worker, uint64_t syscall_site, uint64_t window);
+Status remove_agent(Tracee& worker, const ProcessMemory& memory, uint64_t syscall_site, uint64_t window);
 
 }  // namespace mosix

@@ -265,7 +265,7 @@ Result<ProcessState> Supervisor::capture(Frozen& frozen, uint32_t epoch) {
   TRY_VOID(check_handlers(frozen.tracees, outer, maps, state.actions));
   Area vdso{.start = ~0ull, .kind = AreaKind::kVdso};
   for (const MapEntry& entry : maps) {
-    if (entry.path == "[vsyscall]" || (entry.start >= guest.window && entry.end <= guest.window + kWindowBytes)) continue;
+    if (entry.path == "[vsyscall]" || guest.is_ours(entry.start, entry.end - entry.start)) continue;
     if (entry.is_special()) {
       vdso.start = std::min(vdso.start, entry.start);
       vdso.end = std::max(vdso.end, entry.end);

@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "libmosix/agent/agent.h"
 #include "libmosix/common/frame.h"
 #include "libmosix/common/limits.h"
 #include "libmosix/common/messages.h"
@@ -84,6 +85,7 @@ struct Guest {
   UniqueFd pidfd;
   uint64_t window = 0;
   CodeRange vdso;
+  uint64_t ring_base = 0, ring_bytes = 0;  ///< what home needs for its rings, reserved here
   uint32_t epoch = 0;
   uint8_t token[16] = {};
   std::string program;
@@ -118,6 +120,12 @@ struct Guest {
     std::lock_guard lock(mutex);
     auto found = threads.find(tid);
     return found == threads.end() ? nullptr : found->second;
+  }
+
+  /// Any of these addresses is the agent's, here or at home, and no mapping of the guest's may be there.
+  bool is_ours(uint64_t start, uint64_t bytes) const {
+    return (start < window + kWindowBytes && start + bytes > window) ||
+           (start < ring_base + ring_bytes && start + bytes > ring_base);
   }
 };
 

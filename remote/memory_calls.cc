@@ -47,10 +47,9 @@ std::string path_at_home(GuestThread& thread, uint64_t fd) {
 
 void Supervisor::map_memory(GuestThread& thread, PendingCall& call) {
   const auto& args = call.args();
-  uint64_t window = thread.guest->window;
   uint64_t flags = args[3];
   bool fixed = (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) != 0;
-  if (fixed && args[0] < window + kWindowBytes && args[0] + args[1] > window) return call.answer(-ENOMEM);
+  if (fixed && thread.guest->is_ours(args[0], args[1])) return call.answer(-ENOMEM);
   if ((flags & MAP_ANONYMOUS) == 0) return map_file(thread, call);
   bool shared = (flags & MAP_TYPE) != MAP_PRIVATE;
   if (shared) return bring_home(thread, call, "mmap of shared memory");

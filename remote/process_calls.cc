@@ -244,6 +244,8 @@ void Supervisor::clone_call(GuestThread& thread, PendingCall& call, Split kind) 
     process->parent_pid = guest.pid;
     process->window = guest.window;
     process->vdso = guest.vdso;
+    process->ring_base = guest.ring_base;
+    process->ring_bytes = guest.ring_bytes;
     process->epoch = guest.epoch;
     memcpy(process->token, body.token, sizeof process->token);
     process->program = guest.program;

@@ -127,6 +127,8 @@ void Supervisor::build_guest(Reserve order, std::shared_ptr<ImageQueue> queue) {
   guest->pid = order.pid;
   guest->epoch = order.epoch;
   guest->window = order.window_base;
+  guest->ring_base = order.ring_base;
+  guest->ring_bytes = order.ring_bytes;
   fill_random(guest->token, sizeof guest->token);
   expect_hello(guest->token);
 
@@ -138,6 +140,10 @@ void Supervisor::build_guest(Reserve order, std::shared_ptr<ImageQueue> queue) {
         return fail(EEXIST, "process " + std::to_string(order.pid) + " is here already");
       reaped_.erase(order.pid);
     }
+    constexpr uint64_t kFourGiB = 1ull << 32;
+    if ((order.ring_base | order.ring_bytes) % 4096 != 0 || order.ring_base >= kFourGiB || order.ring_bytes >= kFourGiB ||
+        order.ring_base + order.ring_bytes > kFourGiB)
+      return fail(EBADMSG, "places for rings");
     TRY_VOID(ensure_sandbox(order));
     TRY(building.stub, sandbox_->spawn(order.pid));
     guest->outer_pid = building.stub.outer_pid;
@@ -265,9 +271,13 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
   uint64_t window_end = window + kWindowBytes;
   batch.add(SYS_munmap, {0, window});
   batch.add(SYS_munmap, {window_end, kAddressSpaceEnd - window_end});
+  if (guest.ring_bytes != 0)  // shared, so that it is not merged with a mapping of the guest's
+    batch.add(SYS_mmap, {guest.ring_base, guest.ring_bytes, PROT_NONE,
+                         MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, ~0ull, 0});
   for (const Area& area : state.areas) {
     uint64_t bytes = area.end - area.start;
-    if (area.end <= area.start || (area.start | area.end) % 4096 != 0) return fail(EBADMSG, "area");
+    if (area.end <= area.start || (area.start | area.end) % 4096 != 0 || guest.is_ours(area.start, bytes))
+      return fail(EBADMSG, "area");
     if (area.kind == AreaKind::kVdso) batch.add(SYS_arch_prctl, {kArchMapVdso64, area.start});
     if (area.kind != AreaKind::kAnonymous && area.kind != AreaKind::kStack) continue;
     uint64_t flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
@@ -352,7 +362,7 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
   }
 
   // The filter, the last thing that the stub does as it likes.
-  TRY(std::vector<sock_filter> filter, build_guest_filter(window, kWindowBytes));
+  TRY(std::vector<sock_filter> filter, build_guest_filter(window, kWindowBytes, guest.ring_bytes != 0));
   batch.clear();
   struct {
     uint64_t length;

@@ -146,10 +146,7 @@ void Supervisor::split_call(GuestThread& thread, PendingCall& call, const Syscal
 }
 
 void Supervisor::judge_memory_call(GuestThread& thread, PendingCall& call, const SyscallRow& row) {
-  uint64_t window = thread.guest->window;
-  auto touches_window = [&](uint64_t start, uint64_t bytes) {
-    return start < window + kWindowBytes && start + bytes > window;
-  };
+  auto is_ours = [&](uint64_t start, uint64_t bytes) { return thread.guest->is_ours(start, bytes); };
   const auto& args = call.args();
   switch (row.number) {
     case SYS_munmap:
@@ -158,11 +155,11 @@ void Supervisor::judge_memory_call(GuestThread& thread, PendingCall& call, const
     case SYS_msync:
     case SYS_mincore:
       // No program has a mapping there: to it, the range is what an empty one is.
-      if (touches_window(args[0], args[1])) return call.answer(row.number == SYS_munmap ? 0 : -ENOMEM);
+      if (is_ours(args[0], args[1])) return call.answer(row.number == SYS_munmap ? 0 : -ENOMEM);
       break;
     case SYS_mremap:
-      if (touches_window(args[0], args[1])) return call.answer(-EFAULT);
-      if ((args[3] & 2 /* MREMAP_FIXED */) != 0 && touches_window(args[4], args[2])) return call.answer(-ENOMEM);
+      if (is_ours(args[0], args[1])) return call.answer(-EFAULT);
+      if ((args[3] & 2 /* MREMAP_FIXED */) != 0 && is_ours(args[4], args[2])) return call.answer(-ENOMEM);
       break;
     default: break;
   }

@@ -34,6 +34,20 @@ inline constexpr uint64_t kSlotMappedBytes = kSlotBuffer + kSlotBufferBytes;
 inline constexpr uint64_t kLargeAreasOffset = 4ull << 30;
 inline constexpr uint64_t kLargeAreaBytes = 48ull << 20;
 
+/// Rings of kernels before 6.5 are memory of the kernel, and mapped where it likes: an address of the caller's own is
+/// refused (since 6.1.41 also by older kernels' updates). It can be led, though: with MAP_32BIT it takes the lowest
+/// free place from somewhere in [kRingFill, kRingPlaces) on, so with that filled, one of kRingPlaces. No such mapping
+/// of the guest's can be there while it is away: the range is reserved on the away node too.
+inline constexpr uint64_t kRingFill = 0x40000000;
+inline constexpr uint64_t kRingPlaces = 0x42000000;
+inline constexpr uint64_t kRingEnd = kRingPlaces + kSlotCount * 2 * 4096;  ///< two pages for each thread
+
+/// Behind the code: what holds for the whole window. A child of the process gets it with its copy of the memory.
+struct WindowNote {
+  uint64_t has_ring_places;  ///< 1: [kRingFill, kRingEnd) is ours in this process
+};
+inline constexpr uint64_t kWindowNoteOffset = kAgentCodeBytes - sizeof(WindowNote);
+
 inline constexpr uint32_t kSignalQueue = 32;
 
 enum class AgentState : uint32_t {
@@ -47,7 +61,7 @@ enum class AgentState : uint32_t {
 
 enum class RingMode : uint32_t {
   kWithoutDescriptor = 0,  ///< Linux 6.5: NO_MMAP, REGISTERED_FD_ONLY
-  kRegistered = 1,         ///< Linux 5.18: a descriptor for some microseconds
+  kRegistered = 1,         ///< Linux 5.18: a descriptor for some microseconds, and kRingPlaces for its mappings
   kPlainSocket = 2,        ///< no io_uring: a high descriptor, close-on-exec
 };
 
@@ -82,6 +96,7 @@ struct AgentSlot {
   uint32_t ring_ready;
   uint32_t sq_mask, cq_mask;
   uint64_t sq_head, sq_tail, sq_array, cq_head, cq_tail, cqes;  ///< addresses inside the ring page
+  uint64_t ring_page, sqes_page;
   uint32_t receive_pending;
   uint32_t send_failed;
   int32_t receive_result;

@@ -27,7 +27,8 @@ constexpr uint32_t kEntries = 8;
 constexpr uint64_t kTagSend = 1, kTagReceive = 2, kTagControl = 3;
 constexpr size_t kInlineSendBytes = 8 << 10;  ///< always fits into an empty socket buffer: needs no wait
 constexpr size_t kSendPieceBytes = 256 << 10;
-constexpr int kENOENT = 2, kEINTR = 4, kEAGAIN = 11, kEBUSY = 16, kEINVAL = 22, kEPIPE = 32, kENOSYS = 38;
+constexpr int kENOENT = 2, kEINTR = 4, kEAGAIN = 11, kENOMEM = 12, kEBUSY = 16, kEINVAL = 22, kEPIPE = 32,
+              kENOSYS = 38;
 
 constexpr int kAfInet = 2, kSockStream = 1, kSockCloexec = 02000000, kIpprotoTcp = 6, kTcpNodelay = 1;
 constexpr int kMsgNosignal = 0x4000, kMsgWaitall = 0x100;
@@ -64,7 +65,7 @@ void reap(AgentSlot* slot, int64_t* control_result) {
 
 io_uring_sqe* next_sqe(AgentSlot* slot) {
   uint32_t tail = *at32(slot->sq_tail);
-  auto* sqe = reinterpret_cast<io_uring_sqe*>(slot_bytes(slot) + kSlotSqes) + (tail & slot->sq_mask);
+  auto* sqe = reinterpret_cast<io_uring_sqe*>(slot->sqes_page) + (tail & slot->sq_mask);
   zero_bytes(sqe, sizeof *sqe);
   return sqe;
 }
@@ -102,7 +103,9 @@ int64_t run_control(AgentSlot* slot) {
   return result;
 }
 
-void note_offsets(AgentSlot* slot, const io_uring_params& params, uint64_t ring) {
+void note_offsets(AgentSlot* slot, const io_uring_params& params, uint64_t ring, uint64_t sqes) {
+  slot->ring_page = ring;
+  slot->sqes_page = sqes;
   slot->sq_head = ring + params.sq_off.head;
   slot->sq_tail = ring + params.sq_off.tail;
   slot->sq_mask = *at32(ring + params.sq_off.ring_mask);
@@ -137,31 +140,42 @@ int64_t open_ring_without_descriptor(AgentSlot* slot) {
   int64_t index = raw_syscall(__NR_io_uring_setup, kEntries, address_of(&params));
   if (index < 0) return index;
   slot->ring_index = static_cast<uint32_t>(index);
-  note_offsets(slot, params, ring);
+  note_offsets(slot, params, ring, params.sq_off.resv2);
   int32_t files[1] = {-1};
   return raw_syscall(__NR_io_uring_register, static_cast<uint64_t>(index),
                      IORING_REGISTER_FILES | kRegisterUseRegisteredRing, address_of(files), 1);
 }
 
-/// Linux 5.18 to 6.4: a descriptor exists for some microseconds; the ring's mappings must not be inherited,
-/// or a forked child would hold the connection open.
+void unmap_page(uint64_t page) { raw_syscall(__NR_munmap, page, 4096); }
+
+/// One page of a ring, at one of kRingPlaces (agent.h); its address, or -errno. A forked child must not inherit it:
+/// it would hold the connection open.
+int64_t map_ring_page(AgentSlot* slot, int64_t fd, uint64_t offset) {
+  constexpr uint64_t kReadWrite = 3, kSharedPopulateLow = 1 | 0x8000 | 0x40 /* 32BIT */, kDontFork = 10;
+  auto* note = reinterpret_cast<const WindowNote*>(slot->window + kWindowNoteOffset);
+  if (note->has_ring_places == 0) return -kENOSYS;
+  int64_t mapped = raw_syscall(__NR_mmap, 0, 4096, kReadWrite, kSharedPopulateLow, static_cast<uint64_t>(fd), offset);
+  if (mapped < 0) return mapped;
+  auto page = static_cast<uint64_t>(mapped);
+  if (page < kRingPlaces || page >= kRingEnd) {
+    unmap_page(page);
+    return -kENOMEM;
+  }
+  raw_syscall(__NR_madvise, page, 4096, kDontFork);
+  return mapped;
+}
+
+/// Linux 5.18 to 6.4: a descriptor exists for some microseconds.
 int64_t open_registered_ring(AgentSlot* slot) {
-  constexpr uint64_t kReadWrite = 3, kSharedFixedPopulate = 1 | 0x10 | 0x8000, kDontFork = 10;
   io_uring_params params;
   zero_bytes(&params, sizeof params);
   params.flags = kCommonSetup;
   int64_t fd = raw_syscall(__NR_io_uring_setup, kEntries, address_of(&params));
   if (fd < 0) return fd;
-  uint64_t ring = address_of(slot_bytes(slot) + kSlotRings);
-  uint64_t sqes = address_of(slot_bytes(slot) + kSlotSqes);
-  int64_t error = raw_syscall(__NR_mmap, ring, 4096, kReadWrite, kSharedFixedPopulate,
-                              static_cast<uint64_t>(fd), IORING_OFF_SQ_RING);
-  if (error > 0)
-    error = raw_syscall(__NR_mmap, sqes, 4096, kReadWrite, kSharedFixedPopulate, static_cast<uint64_t>(fd),
-                        IORING_OFF_SQES);
-  if (error > 0) {
-    raw_syscall(__NR_madvise, ring, 4096, kDontFork);
-    raw_syscall(__NR_madvise, sqes, 4096, kDontFork);
+  int64_t ring = map_ring_page(slot, fd, IORING_OFF_SQ_RING);
+  int64_t sqes = ring < 0 ? ring : map_ring_page(slot, fd, IORING_OFF_SQES);
+  int64_t error = sqes < 0 ? sqes : 0;
+  if (error == 0) {
     int32_t files[1] = {-1};
     error = raw_syscall(__NR_io_uring_register, static_cast<uint64_t>(fd), IORING_REGISTER_FILES,
                         address_of(files), 1);
@@ -175,11 +189,14 @@ int64_t open_registered_ring(AgentSlot* slot) {
                         address_of(&update), 1);
     if (error == 1) {
       slot->ring_index = update.offset;
-      note_offsets(slot, params, ring);
+      note_offsets(slot, params, static_cast<uint64_t>(ring), static_cast<uint64_t>(sqes));
       error = 0;
     }
   }
   raw_syscall(__NR_close, static_cast<uint64_t>(fd));
+  if (error == 0) return 0;
+  if (ring > 0) unmap_page(static_cast<uint64_t>(ring));
+  if (sqes > 0) unmap_page(static_cast<uint64_t>(sqes));
   return error;
 }
 
@@ -283,7 +300,8 @@ void close_ring(AgentSlot* slot) {
                 address_of(&update), 1);
     raw_syscall(__NR_close, static_cast<uint64_t>(helper));
   }
-  map_ring_pages(slot);
+  unmap_page(slot->ring_page);
+  unmap_page(slot->sqes_page);
 }
 
 void drop_ring(AgentSlot* slot) {
@@ -467,6 +485,10 @@ void channel_prepare_last_close(AgentSlot* slot) {
   slot->enter_args[3] = IORING_ENTER_GETEVENTS | IORING_ENTER_REGISTERED_RING;
   slot->enter_args[4] = 0;
   slot->enter_args[5] = 8;
+  // The kernel reads the queue in its own memory. What stayed mapped here, the place in it with it, nobody would free.
+  if (!mode_is(slot, RingMode::kRegistered)) return;
+  unmap_page(slot->ring_page);
+  unmap_page(slot->sqes_page);
 }
 
 }  // namespace mosix

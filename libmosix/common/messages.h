@@ -120,9 +120,12 @@ struct Reserve {
   uint64_t window_base = 0;
   int64_t monotonic_ns = 0;  ///< home's clocks now; 0 both: unknown
   int64_t boottime_ns = 0;
+  /// Below 4 GiB: addresses that the guest must leave alone, besides the window. None if ring_bytes is 0.
+  uint64_t ring_base = 0;
+  uint64_t ring_bytes = 0;
   template <class A>
   void visit(A& a) {
-    a(pid), a(epoch), a(memory_bytes), a(window_base), a(monotonic_ns), a(boottime_ns);
+    a(pid), a(epoch), a(memory_bytes), a(window_base), a(monotonic_ns), a(boottime_ns), a(ring_base), a(ring_bytes);
   }
 };
 

@@ -19,7 +19,9 @@ namespace mosix {
 /// The program to install, in the kernel's own form. `window_base` and `window_bytes` are where the agent
 /// lies, multiples of 4 GiB; no memory call that could touch it passes. The default action, that for foreign
 /// architectures, for x32 numbers and for unknown numbers is USER_NOTIF.
+/// `judge_low_addresses`: none passes below 4 GiB either, where home needs some of those (agent.h, kRingPlaces).
 /// Errors: EINVAL for a crooked window, or what libseccomp said.
-Result<std::vector<sock_filter>> build_guest_filter(uint64_t window_base, uint64_t window_bytes);
+Result<std::vector<sock_filter>> build_guest_filter(uint64_t window_base, uint64_t window_bytes,
+                                                    bool judge_low_addresses = false);
 
 }  // namespace mosix

@@ -4,7 +4,8 @@
 //
 // A filter compares 32 bits at a time. Window and guard are multiples of 4 GiB, so that a range is judged by
 // the high words of its address and length: shorter than 4 GiB, and beginning at least 4 GiB below the window
-// or behind it. What lies nearer is notified; the supervisor can judge it exactly.
+// or behind it. What lies nearer is notified; the supervisor can judge it exactly. So is every address below 4 GiB
+// where home needs some of those for its rings.
 #include "libmosix/syscalls/filter_memory.h"
 
 #include <linux/audit.h>
@@ -33,9 +34,10 @@ constexpr int kMemoryCalls[] = {SYS_mmap, SYS_munmap, SYS_mprotect, SYS_mremap, 
 /// One call's conditions, in order. Each jumps to the end, to allow or to notify, or goes on.
 class Conditions {
  public:
-  explicit Conditions(uint64_t window_begin, uint64_t window_end)
+  explicit Conditions(uint64_t window_begin, uint64_t window_end, bool judge_low_addresses)
       : guard_high_(static_cast<uint32_t>(window_begin >> 32) - 1),
-        end_high_(static_cast<uint32_t>(window_end >> 32)) {}
+        end_high_(static_cast<uint32_t>(window_end >> 32)),
+        judge_low_addresses_(judge_low_addresses) {}
 
   void load_high(int arg) { load(offsetof(seccomp_data, args) + 8 * static_cast<size_t>(arg) + 4); }
   void load_low(int arg) { load(offsetof(seccomp_data, args) + 8 * static_cast<size_t>(arg)); }
@@ -62,6 +64,7 @@ class Conditions {
   void need_clear_of_window(int address, int length) {
     need_high_zero(length);
     load_high(address);
+    if (judge_low_addresses_) refuse_if(BPF_JEQ, 0);
     // Over the next step if behind the window.
     program_.push_back(BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, end_high_, 1, 0));
     jump_if(BPF_JGE, guard_high_, kNotify, kNext);
@@ -100,6 +103,7 @@ class Conditions {
 
   const uint32_t guard_high_;
   const uint32_t end_high_;
+  const bool judge_low_addresses_;
   std::vector<sock_filter> program_;
   std::vector<Jump> jumps_;
 };
@@ -163,7 +167,7 @@ bool is_memory_call(int number) {
   return std::find(std::begin(kMemoryCalls), std::end(kMemoryCalls), number) != std::end(kMemoryCalls);
 }
 
-std::vector<sock_filter> memory_rules(uint64_t window_begin, uint64_t window_end) {
+std::vector<sock_filter> memory_rules(uint64_t window_begin, uint64_t window_end, bool judge_low_addresses) {
   std::vector<sock_filter> rules;
   std::vector<sock_filter> dispatch = {
       BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, arch)),
@@ -175,7 +179,7 @@ std::vector<sock_filter> memory_rules(uint64_t window_begin, uint64_t window_end
     const auto distance = static_cast<uint8_t>(std::size(kMemoryCalls) - i + rules.size());
     dispatch.push_back(
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, static_cast<uint32_t>(kMemoryCalls[i]), distance, 0));
-    const auto block = rules_of(kMemoryCalls[i], Conditions(window_begin, window_end));
+    const auto block = rules_of(kMemoryCalls[i], Conditions(window_begin, window_end, judge_low_addresses));
     rules.insert(rules.end(), block.begin(), block.end());
   }
   dispatch.push_back(BPF_STMT(BPF_JMP | BPF_JA, static_cast<uint32_t>(rules.size())));

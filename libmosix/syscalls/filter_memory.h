@@ -13,6 +13,6 @@ bool is_memory_call(int number);
 
 /// A program that allows or notifies memory calls and runs into what follows it for all others. The window's
 /// bounds are multiples of 4 GiB, and it does not begin at 0.
-std::vector<sock_filter> memory_rules(uint64_t window_begin, uint64_t window_end);
+std::vector<sock_filter> memory_rules(uint64_t window_begin, uint64_t window_end, bool judge_low_addresses);
 
 }  // namespace mosix

@@ -9,8 +9,10 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <string>
 
+#include "libmosix/agent/agent.h"
 #include "libmosix/process/maps.h"
 #include "libmosix/process/memory.h"
 #include "libmosix/process/proc_stat.h"
@@ -24,11 +26,21 @@ namespace {
 
 constexpr uint64_t kWindowsStart = 0x100000000000, kWindowsEnd = 0x510000000000;
 
-bool has_window(int pid) {
+bool has_mapping(int pid, uint64_t start, uint64_t end) {
   std::vector<MapEntry> maps = read_maps(pid).value();
   for (const MapEntry& entry : maps)
-    if (entry.start >= kWindowsStart && entry.start < kWindowsEnd) return true;
+    if (entry.start < end && entry.end > start) return true;
   return false;
+}
+
+bool has_ring_places(int pid) { return has_mapping(pid, kRingFill, kRingEnd); }
+bool has_window(int pid) { return has_mapping(pid, kWindowsStart, kWindowsEnd); }
+
+size_t descriptor_count(int pid) {
+  size_t count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/" + std::to_string(pid) + "/fd"))
+    count += entry.path().empty() ? 0 : 1;
+  return count;
 }
 
 struct Counts {
@@ -77,26 +89,31 @@ void wait_for_progress(Child& child, long beyond) {
   FAIL("it does not go on");
 }
 
-void round_trips(const char* program, const char* life, int count,
-                 std::vector<std::string> features_off = {}) {
+void round_trips(const char* program, const char* life, int count, std::vector<std::string> features_off = {},
+                 bool with_ring_places = false) {
+  bool with_ring = features_off.empty() || with_ring_places;
   FakeMosixd mosixd(CUSTODIAN, std::move(features_off));
   FakeSupervisor node("node2");
   mosixd.add_node(node);
   Child child({program, life});
   ready(child);
   int pid = child.pid();
-  std::string fds = read_proc_link(pid, "fd/0").value();
+  size_t descriptors = descriptor_count(pid);
   for (int i = 0; i < count; ++i) {
     INFO("trip " << i << " of " << program << " " << life);
     Counts before = ask(child);
     move_out(mosixd, node, pid, i == 0);
     CHECK(has_window(pid));
+    CHECK(has_ring_places(pid) == with_ring_places);
+    if (with_ring) CHECK(descriptor_count(pid) == descriptors);
     for (auto& [tid, channel] : node.guest(pid).channels) {
       CHECK(node.call(pid, tid, SYS_getppid, {}).result == getpid());
       CHECK(node.call(pid, tid, SYS_gettid, {}).result == tid);
     }
     move_home(mosixd, node, pid);
     CHECK_FALSE(has_window(pid));
+    CHECK_FALSE(has_ring_places(pid));
+    CHECK(descriptor_count(pid) == descriptors);
     CHECK(ask(child).faults == 0);
     if (strcmp(life, "read") != 0) wait_for_progress(child, before.progress + 3);
   }
@@ -114,7 +131,7 @@ TEST_CASE("fifty round trips: a polling thread") { round_trips(TARGET, "poll", 5
 TEST_CASE("fifty round trips: five threads with a mutex") { round_trips(TARGET, "threads", 50); }
 TEST_CASE("twenty round trips: static") { round_trips(TARGET_STATIC, "threads", 20); }
 TEST_CASE("ten round trips: rings with a descriptor") {
-  round_trips(TARGET, "threads", 10, {"ring_without_fd"});
+  round_trips(TARGET, "threads", 10, {"ring_without_fd"}, true);
 }
 TEST_CASE("ten round trips: no io_uring") { round_trips(TARGET, "threads", 10, {"io_uring"}); }
 TEST_CASE("ten round trips: all new features off") { round_trips(TARGET, "threads", 10, {"all"}); }

@@ -38,6 +38,13 @@ const std::vector<sock_filter>& filter() {
   return *program;
 }
 
+/// For a home whose rings need places below 4 GiB.
+const std::vector<sock_filter>& filter_of_low_addresses() {
+  static const auto program = build_guest_filter(kWindow, kWindowBytes, true);
+  REQUIRE(program);
+  return *program;
+}
+
 fakes::Judgement judge(int64_t number, const Arguments& args, uint32_t arch = AUDIT_ARCH_X86_64) {
   seccomp_data data{};
   data.nr = static_cast<int>(number);
@@ -234,6 +241,29 @@ TEST_CASE("the window's edges") {
   CHECK(!passes(SYS_madvise, {0x10000, 4096, MADV_DOFORK}));
   CHECK(!passes(SYS_madvise, {0x10000, 4096, MADV_MERGEABLE}));
   CHECK(!passes(SYS_madvise, {0x10000, 4096, MADV_REMOVE}));
+}
+
+TEST_CASE("addresses below 4 GiB are judged where home needs some of them") {
+  auto passes_low = [](int64_t number, const Arguments& args) {
+    seccomp_data data{};
+    data.nr = static_cast<int>(number);
+    data.arch = AUDIT_ARCH_X86_64;
+    std::copy(args.begin(), args.end(), data.args);
+    return fakes::run_filter(filter_of_low_addresses(), data).action == SECCOMP_RET_ALLOW;
+  };
+  constexpr uint64_t kPrivate = MAP_PRIVATE | MAP_ANONYMOUS;
+  CHECK(!passes_low(SYS_munmap, {0x1000, 4096}));
+  CHECK(!passes_low(SYS_munmap, {4 * kGiB - 4096, 8192}));
+  CHECK(passes_low(SYS_munmap, {4 * kGiB, 4096}));
+  CHECK(!passes_low(SYS_mprotect, {0x40000000, 4096, PROT_READ}));
+  CHECK(!passes_low(SYS_madvise, {0x40000000, 4096, MADV_DONTNEED}));
+  CHECK(!passes_low(SYS_mmap, {0x40000000, 4096, PROT_READ, kPrivate}));
+  CHECK(passes_low(SYS_mmap, {0, 4096, PROT_READ, kPrivate}));
+  CHECK(passes_low(SYS_mmap, {0, 4096, PROT_READ, kPrivate | MAP_32BIT}));
+  CHECK(!passes_low(SYS_mremap, {8 * kGiB, 4096, 8192, MREMAP_MAYMOVE | MREMAP_FIXED, 0x40000000}));
+  CHECK(passes_low(SYS_mremap, {8 * kGiB, 4096, 8192, MREMAP_MAYMOVE, 0}));
+  CHECK(!passes_low(SYS_munmap, {kWindow, 4096}));
+  CHECK(passes_low(SYS_munmap, {kWindow + kWindowBytes, 4096}));
 }
 
 TEST_CASE("the program is one that the kernel takes, and short on its way") {
