@@ -3,6 +3,7 @@
 // guest's own kernel makes the very same call here, reading the same memory.
 #include <fcntl.h>
 #include <linux/prctl.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -33,9 +34,20 @@ constexpr uint64_t kFlagsAtHome = SA_RESTART | SA_NODEFER | SA_RESETHAND | SA_NO
 /// ucontext.uc_sigmask in a signal frame, seen from the stack pointer at rt_sigreturn.
 constexpr uint64_t kFrameMaskOffset = 296;
 
-/// The stack pointer of a thread that is blocked in a notification: last but one field of /proc/.../syscall.
-Result<uint64_t> stack_pointer(int outer_tid) {
+/// The stack pointer of a thread that is blocked in a notification: last but one field of /proc/.../syscall. Who has
+/// been woken by the notification may be here before the thread has gone to sleep (as a rule, where the kernel has no
+/// SYNC_WAKE_UP); until then the file says "running".
+Result<uint64_t> stack_pointer(const PendingCall& call, int outer_tid) {
+  constexpr int kYields = 100;
+  constexpr timespec kPause{0, 100'000};
   TRY(std::string text, read_proc_file(outer_tid, "syscall"));
+  for (int i = 0; text.rfind("running", 0) == 0 && call.valid(); ++i) {
+    if (i < kYields)
+      sched_yield();
+    else
+      nanosleep(&kPause, nullptr);
+    TRY(text, read_proc_file(outer_tid, "syscall"));
+  }
   size_t last = text.rfind(" 0x");
   size_t before = last == std::string::npos || last == 0 ? last : text.rfind(" 0x", last - 1);
   if (before == std::string::npos) return fail(EPROTO, "/proc/TID/syscall: " + text);
@@ -234,7 +246,7 @@ void Supervisor::set_mask(GuestThread& thread, PendingCall& call) {
 }
 
 void Supervisor::return_from_handler(GuestThread& thread, PendingCall& call) {
-  Result<uint64_t> sp = stack_pointer(thread.outer_tid);
+  Result<uint64_t> sp = stack_pointer(call, thread.outer_tid);
   uint64_t mask = 0;
   NotifiedMemory memory(thread.outer_tid);
   // A frame that cannot be read is answered by this kernel with SIGSEGV, as home's would.
