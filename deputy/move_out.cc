@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 
 #include <algorithm>
+#include <functional>
 
 #include "deputy/areas.h"
 #include "deputy/deputize.h"
@@ -132,9 +133,12 @@ class MoveOut {
 
   Status send_image() {
     TRY_VOID(node_->send(ControlType::kImageState, capture_->state));
+    std::vector<bool> sent = capture_->whole_areas;
+    TRY_VOID(send_pages([](size_t) { return true; }));
+    // The answer has come meanwhile. Pages do not depend on it, save where a file can no longer be read.
     TRY(FileNeed need, expect<FileNeed>(mailbox_.box(), ControlType::kNeed, kStageTimeoutMs));
     TRY_VOID(send_files(need));
-    TRY_VOID(send_pages());
+    TRY_VOID(send_pages([&](size_t i) { return capture_->whole_areas[i] && !sent[i]; }));
     TRY_VOID(node_->send(ControlType::kImageEnd, ProcessRef{record_.pid, epoch()}));
     TRY(ProcessRef ready, expect<ProcessRef>(mailbox_.box(), ControlType::kReady, kStageTimeoutMs));
     (void)ready;
@@ -158,12 +162,12 @@ class MoveOut {
     return {};
   }
 
-  Status send_pages() {
+  Status send_pages(const std::function<bool(size_t)>& wanted) {
     TRY(Pagemap pagemap, Pagemap::open(record_.pid));
     PageSender sender(*node_, *memory_);
     for (size_t i = 0; i < capture_->state.areas.size(); ++i) {
       const Area& area = capture_->state.areas[i];
-      if (area.kind == AreaKind::kVdso) continue;
+      if (area.kind == AreaKind::kVdso || !wanted(i)) continue;
       if (capture_->whole_areas[i]) {
         TRY_VOID(sender.add(area.start, area.end - area.start));
         continue;

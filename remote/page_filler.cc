@@ -22,14 +22,11 @@ bool is_large(const Area& area) {
 
 }  // namespace
 
-bool PageFiller::wants_userfaultfd(const std::vector<Area>& areas) {
-  return feature_enabled("userfaultfd") && std::any_of(areas.begin(), areas.end(), is_large);
-}
-
 Result<std::shared_ptr<PageFiller>> PageFiller::open(int outer_pid, UniqueFd userfaultfd, const std::vector<Area>& areas) {
   TRY(ProcessMemory memory, ProcessMemory::open(outer_pid));
   std::shared_ptr<PageFiller> filler(new PageFiller(std::move(memory), std::move(userfaultfd)));
-  if (!filler->userfaultfd_) return filler;
+  if (!filler->userfaultfd_ || !feature_enabled("userfaultfd") || std::none_of(areas.begin(), areas.end(), is_large))
+    return filler;
   uffdio_api api{};
   api.api = UFFD_API;
   if (ioctl(filler->userfaultfd_.get(), UFFDIO_API, &api) != 0) return filler;

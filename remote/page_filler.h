@@ -17,8 +17,6 @@ namespace mosix {
 
 class PageFiller : public PageSink {
  public:
-  /// Whether an image with these areas is worth a userfaultfd, by size and by setting.
-  static bool wants_userfaultfd(const std::vector<Area>& areas);
   /// `userfaultfd` was made by the stub, where all areas are mapped by now; it may be empty.
   static Result<std::shared_ptr<PageFiller>> open(int outer_pid, UniqueFd userfaultfd, const std::vector<Area>& areas);
 

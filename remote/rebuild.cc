@@ -1,8 +1,9 @@
 // From an image to a remote: a stub of the sandbox's pid 1, whose own program is unmapped to the last byte, gets
 // the guest's mappings at the guest's addresses, its threads with their numbers, its signal actions and its
 // registers, and last of all the filter. One thread of the supervisor does all of it, for it is the tracer;
-// everything that takes time and needs nothing of the guest (namespaces, the stub) is done at kReserve, before
-// the guest is frozen.
+// everything that takes time and needs nothing of the guest (namespaces, the stub and the agent in it, the
+// filter's program) is done at kReserve, before
+// the guest is frozen. After that each batch in the stub counts: on a busy node it waits for its turn twice.
 #include <asm/prctl.h>
 #include <fcntl.h>
 #include <linux/prctl.h>
@@ -57,6 +58,21 @@ Result<uint64_t> page_run_address(const Bytes& body) {
   return run.address;
 }
 
+/// What the kernel keeps of a thread and the thread itself has to ask for.
+void add_thread_calls(Batch& batch, const ThreadState& thread) {
+  batch.add(SYS_set_tid_address, {thread.clear_child_tid});
+  if (thread.robust_list != 0) batch.add(SYS_set_robust_list, {thread.robust_list, thread.robust_list_size});
+  if ((thread.altstack_flags & kSsDisable) == 0 && thread.altstack_size != 0) {
+    uint64_t stack[3] = {thread.altstack_sp, thread.altstack_flags & ~kSsOnstack, thread.altstack_size};
+    batch.add(SYS_sigaltstack, {batch.place(stack, sizeof stack), 0});
+  }
+  if (thread.rseq_address != 0)
+    batch.add(SYS_rseq, {thread.rseq_address, thread.rseq_size, 0, thread.rseq_signature});
+  char name[16] = {};
+  strncpy(name, thread.name.c_str(), sizeof name - 1);
+  batch.add(SYS_prctl, {PR_SET_NAME, batch.place(name, sizeof name)});
+}
+
 /// The code of the vDSO, which has to lie where home's does.
 Result<CodeRange> check_vdso(int outer_pid, const Area& wanted) {
   TRY(std::vector<MapEntry> maps, read_maps(outer_pid));
@@ -80,7 +96,8 @@ struct Supervisor::Building {
   std::shared_ptr<Guest> guest;
   std::vector<Tracee> tracees;  ///< in the order of state.threads
   std::vector<std::shared_ptr<CachedFile>> files;
-  UniqueFd userfaultfd;  ///< of the stub's address space, if the image is large
+  UniqueFd userfaultfd;  ///< of the stub's address space; empty where there is none
+  std::vector<sock_filter> filter;
 };
 
 void Supervisor::note_home_clocks(const ClockReading& told) {
@@ -148,6 +165,7 @@ void Supervisor::build_guest(Reserve order, std::shared_ptr<ImageQueue> queue) {
     TRY(building.stub, sandbox_->spawn(order.pid));
     guest->outer_pid = building.stub.outer_pid;
     guest->pidfd = std::move(building.stub.pidfd);
+    TRY_VOID(prepare_stub(building));
     Reserved reserved{.pid = order.pid, .port = static_cast<uint16_t>(local_port(listen_fd_.get()))};
     memcpy(reserved.token, guest->token, sizeof reserved.token);
     TRY_VOID(send_control(ControlType::kReserved, encode_message(reserved)));
@@ -217,6 +235,47 @@ Status Supervisor::receive_pages(Building& building, ImageConnection& connection
   }
 }
 
+/// The agent goes into the stub, for it carries out the rest, and everything else of the stub goes.
+Status Supervisor::prepare_stub(Building& building) {
+  Guest& guest = *building.guest;
+  int outer = guest.outer_pid;
+  TRY(Tracee leader, Tracee::seize(outer, PTRACE_O_TRACECLONE));
+  building.tracees.push_back(std::move(leader));
+  Tracee& tracee = building.tracees[0];
+  TRY_VOID(tracee.interrupt());
+  TRY(StopInfo stop, tracee.wait_stop(kStageTimeoutMs));
+  if (stop.gone()) return fail(ESRCH, "the stub is gone");
+  uint64_t window = guest.window;
+  uint64_t slot = slot_address(window, 0);
+  {
+    TRY(uint64_t site, find_vdso_syscall(outer));
+    TRY(CallInjector injector, CallInjector::begin(tracee, site));
+    constexpr uint64_t kFresh = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE;
+    TRY(long code, injector.call(SYS_mmap, window, kAgentCodeBytes, PROT_READ | PROT_EXEC, kFresh, ~0ull, 0));
+    TRY(long work, injector.call(SYS_mmap, slot, kSlotMappedBytes, PROT_READ | PROT_WRITE, kFresh, ~0ull, 0));
+    if (static_cast<uint64_t>(code) != window || static_cast<uint64_t>(work) != slot)
+      return fail(ENOMEM, "the agent's window is not free in the stub");
+    TRY_VOID(injector.finish());
+  }
+  TRY(ProcessMemory memory, ProcessMemory::open(outer));
+  TRY_VOID(memory.write(window, kAgentImage.bytes, kAgentImage.size));
+
+  Batch batch(window, outer);
+  uint64_t window_end = window + kWindowBytes;
+  batch.add(SYS_munmap, {0, window});
+  batch.add(SYS_munmap, {window_end, kAddressSpaceEnd - window_end});
+  size_t opened = batch.add(SYS_userfaultfd, {O_CLOEXEC | UFFD_USER_MODE_ONLY}, true);
+  TRY_VOID(batch.run(tracee));
+  if (auto inner = static_cast<int>(batch.result(opened)); inner >= 0) {
+    building.userfaultfd.reset(static_cast<int>(syscall(SYS_pidfd_getfd, guest.pidfd.get(), inner, 0)));
+    batch.clear();
+    batch.add(SYS_close, {static_cast<uint64_t>(inner)});
+    TRY_VOID(batch.run(tracee));
+  }
+  TRY(building.filter, build_guest_filter(window, kWindowBytes, guest.ring_bytes != 0));
+  return {};
+}
+
 Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
   Guest& guest = *building.guest;
   TRY(ControlMessage first, connection.receive());
@@ -243,34 +302,12 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
   }
   TRY_VOID(connection.send(ControlType::kNeed, encode_message(need)));
 
-  // The agent first, for it carries out the rest; then everything else of the stub goes.
   int outer = guest.outer_pid;
-  TRY(Tracee leader, Tracee::seize(outer, PTRACE_O_TRACECLONE));
   building.tracees.reserve(state.threads.size());  // references to them are kept below
-  building.tracees.push_back(std::move(leader));
   Tracee& tracee = building.tracees[0];
-  TRY_VOID(tracee.interrupt());
-  TRY(StopInfo stop, tracee.wait_stop(kStageTimeoutMs));
-  if (stop.gone()) return fail(ESRCH, "the stub is gone");
   uint64_t window = guest.window;
   uint64_t slot = slot_address(window, 0);
-  {
-    TRY(uint64_t site, find_vdso_syscall(outer));
-    TRY(CallInjector injector, CallInjector::begin(tracee, site));
-    constexpr uint64_t kFresh = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE;
-    TRY(long code, injector.call(SYS_mmap, window, kAgentCodeBytes, PROT_READ | PROT_EXEC, kFresh, ~0ull, 0));
-    TRY(long work, injector.call(SYS_mmap, slot, kSlotMappedBytes, PROT_READ | PROT_WRITE, kFresh, ~0ull, 0));
-    if (static_cast<uint64_t>(code) != window || static_cast<uint64_t>(work) != slot)
-      return fail(ENOMEM, "the agent's window is not free in the stub");
-    TRY_VOID(injector.finish());
-  }
-  TRY(ProcessMemory memory, ProcessMemory::open(outer));
-  TRY_VOID(memory.write(window, kAgentImage.bytes, kAgentImage.size));
-
   Batch batch(window, outer);
-  uint64_t window_end = window + kWindowBytes;
-  batch.add(SYS_munmap, {0, window});
-  batch.add(SYS_munmap, {window_end, kAddressSpaceEnd - window_end});
   if (guest.ring_bytes != 0)  // shared, so that it is not merged with a mapping of the guest's
     batch.add(SYS_mmap, {guest.ring_base, guest.ring_bytes, PROT_NONE,
                          MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, ~0ull, 0});
@@ -284,21 +321,6 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
     if (area.kind == AreaKind::kStack) flags |= MAP_GROWSDOWN | MAP_STACK;
     batch.add(SYS_mmap, {area.start, bytes, area.protection, flags, ~0ull, 0});
   }
-  constexpr size_t kNoCall = ~size_t{0};
-  size_t opened = kNoCall;
-  if (PageFiller::wants_userfaultfd(state.areas))
-    opened = batch.add(SYS_userfaultfd, {O_CLOEXEC | UFFD_USER_MODE_ONLY}, true);
-  TRY_VOID(batch.run(tracee));
-  auto inner_userfaultfd = opened == kNoCall ? -1 : static_cast<int>(batch.result(opened));
-  if (inner_userfaultfd >= 0)
-    building.userfaultfd.reset(static_cast<int>(syscall(SYS_pidfd_getfd, guest.pidfd.get(), inner_userfaultfd, 0)));
-  for (const Area& area : state.areas) {
-    if (area.kind != AreaKind::kVdso) continue;
-    TRY(guest.vdso, check_vdso(outer, area));
-  }
-
-  batch.clear();
-  if (inner_userfaultfd >= 0) batch.add(SYS_close, {static_cast<uint64_t>(inner_userfaultfd)});
   struct rlimit stack_limit {};
   if (prlimit(outer, RLIMIT_STACK, nullptr, &stack_limit) == 0 && state.stack_limit != 0) {
     stack_limit.rlim_cur = std::min<rlim_t>(state.stack_limit, stack_limit.rlim_max);
@@ -318,6 +340,10 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
     batch.add(SYS_rt_sigaction, {static_cast<uint64_t>(signal), batch.place(words, sizeof words), 0, 8});
   }
   TRY_VOID(batch.run(tracee));
+  for (const Area& area : state.areas) {
+    if (area.kind != AreaKind::kVdso) continue;
+    TRY(guest.vdso, check_vdso(outer, area));
+  }
 
   // Threads, with their numbers; each stands still from its first instruction.
   for (size_t i = 1; i < state.threads.size(); ++i) {
@@ -344,32 +370,21 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
       return fail(EAGAIN, "thread of the remote: " + trapped.text());
     TRY_VOID(tracee.set_registers(original));
   }
-  for (size_t i = 0; i < state.threads.size(); ++i) {
-    const ThreadState& thread = state.threads[i];
+  // The leader last, who then installs the filter: the last thing that the stub does as it likes.
+  size_t installed = 0;
+  for (size_t i = state.threads.size(); i-- > 0;) {
     batch.clear();
-    batch.add(SYS_set_tid_address, {thread.clear_child_tid});
-    if (thread.robust_list != 0) batch.add(SYS_set_robust_list, {thread.robust_list, thread.robust_list_size});
-    if ((thread.altstack_flags & kSsDisable) == 0 && thread.altstack_size != 0) {
-      uint64_t stack[3] = {thread.altstack_sp, thread.altstack_flags & ~kSsOnstack, thread.altstack_size};
-      batch.add(SYS_sigaltstack, {batch.place(stack, sizeof stack), 0});
+    add_thread_calls(batch, state.threads[i]);
+    if (i == 0) {
+      struct {
+        uint64_t length;
+        uint64_t address;
+      } program{building.filter.size(),
+                batch.place(building.filter.data(), building.filter.size() * sizeof(sock_filter))};
+      installed = batch.add(SYS_seccomp, {1, kFilterFlags, batch.place(&program, sizeof program)});
     }
-    if (thread.rseq_address != 0)
-      batch.add(SYS_rseq, {thread.rseq_address, thread.rseq_size, 0, thread.rseq_signature});
-    char name[16] = {};
-    strncpy(name, thread.name.c_str(), sizeof name - 1);
-    batch.add(SYS_prctl, {PR_SET_NAME, batch.place(name, sizeof name)});
     TRY_VOID(batch.run(building.tracees[i]));
   }
-
-  // The filter, the last thing that the stub does as it likes.
-  TRY(std::vector<sock_filter> filter, build_guest_filter(window, kWindowBytes, guest.ring_bytes != 0));
-  batch.clear();
-  struct {
-    uint64_t length;
-    uint64_t address;
-  } program{filter.size(), batch.place(filter.data(), filter.size() * sizeof(sock_filter))};
-  size_t installed = batch.add(SYS_seccomp, {1, kFilterFlags, batch.place(&program, sizeof program)});
-  TRY_VOID(batch.run(tracee));
   auto inner_listener = static_cast<int>(batch.result(installed));
   guest.listener = static_cast<int>(syscall(SYS_pidfd_getfd, guest.pidfd.get(), inner_listener, 0));
   if (guest.listener < 0) return fail_errno("take the guest's listener");

@@ -201,6 +201,7 @@ class Supervisor {
   void note_home_clocks(const ClockReading& told);
   void ask_home_clocks();
   void build_guest(Reserve order, std::shared_ptr<ImageQueue> queue);
+  Status prepare_stub(Building& building);
   Status rebuild(Building& building, ImageConnection& connection);
   Status receive_pages(Building& building, ImageConnection& connection);
   Status start_guest(Building& building);
