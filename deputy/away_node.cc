@@ -93,9 +93,10 @@ std::shared_ptr<PageSink> AwayNode::sink_of(int pid) {
 }
 
 void AwayNode::read_until_lost() {
+  Bytes pages;
+  auto sinks = [this](int pid) { return sink_of(pid); };
   for (;;) {
-    Result<ControlMessage> message =
-        receive_control(connection_.get(), [this](int pid) { return sink_of(pid); });
+    Result<ControlMessage> message = receive_control(connection_.get(), sinks, pages);
     if (!message) return end(std::move(message.error()));
     if (goes_to_mailbox(static_cast<ControlType>(message->type)))
       post(std::move(*message));

@@ -98,6 +98,7 @@ class MoveOut {
                   ring_places_ ? kRingEnd - kRingFill : 0};
     TRY_VOID(node_->send(ControlType::kReserve, order));
     reached_ = Reached::kReserved;
+    page_buffer_.resize(PageSender::kBufferBytes);
     TRY(reserved_, expect<Reserved>(mailbox_.box(), ControlType::kReserved, kStageTimeoutMs));
     return {};
   }
@@ -164,7 +165,7 @@ class MoveOut {
 
   Status send_pages(const std::function<bool(size_t)>& wanted) {
     TRY(Pagemap pagemap, Pagemap::open(record_.pid));
-    PageSender sender(*node_, *memory_);
+    PageSender sender(*node_, *memory_, page_buffer_);
     for (size_t i = 0; i < capture_->state.areas.size(); ++i) {
       const Area& area = capture_->state.areas[i];
       if (area.kind == AreaKind::kVdso || !wanted(i)) continue;
@@ -237,6 +238,7 @@ class MoveOut {
   Reserved reserved_;
   bool ring_places_ = false;
   std::vector<MapEntry> maps_;
+  std::vector<uint8_t> page_buffer_;
   uint64_t site_ = 0;
   std::optional<ProcessMemory> memory_;
   MoveReport report_;

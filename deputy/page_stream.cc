@@ -45,7 +45,7 @@ Result<UniqueFd> open_mapped_file(int pid, const Area& area) {
 
 Status PageSender::add(uint64_t address, uint64_t bytes) {
   while (bytes > 0) {
-    if (buffer_.empty()) buffer_.resize(kBufferBytes);
+    if (buffer_.size() < kBufferBytes) buffer_.resize(kBufferBytes);
     if (used_ == kBufferBytes || runs_.size() == kMaxRuns) TRY_VOID(flush());
     uint64_t part = std::min<uint64_t>(bytes, kBufferBytes - used_);
     bool goes_on = !runs_.empty() && runs_.back().address + runs_.back().bytes == address;

@@ -16,22 +16,24 @@ namespace mosix {
 
 class PageSender {
  public:
-  PageSender(AwayNode& node, const ProcessMemory& memory) : node_(node), memory_(memory) {}
+  /// `buffer` may be made beforehand, so that its own pages are there when the process stands still.
+  PageSender(AwayNode& node, const ProcessMemory& memory, std::vector<uint8_t>& buffer)
+      : node_(node), memory_(memory), buffer_(buffer) {}
   /// Page-aligned. Pages that cannot be read (beyond the end of a file) are left out.
   Status add(uint64_t address, uint64_t bytes);
   Status flush();
   uint64_t bytes_sent() const { return bytes_sent_; }
-
- private:
   /// Small enough to be sent out of the cache that it was read into.
   static constexpr size_t kBufferBytes = 256 << 10;
+
+ private:
   static constexpr size_t kMaxRuns = 256;
   void read_one_by_one();
   Status send_runs();
 
   AwayNode& node_;
   const ProcessMemory& memory_;
-  std::vector<uint8_t> buffer_;
+  std::vector<uint8_t>& buffer_;
   std::vector<RemoteRange> runs_;
   size_t used_ = 0;
   uint64_t bytes_sent_ = 0;

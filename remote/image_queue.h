@@ -56,13 +56,14 @@ class Supervisor::SocketConnection : public ImageConnection {
   Status send(ControlType type, const Bytes& body) override;
   Status send_pages(ControlType type, const PageRun& head, const void* data, size_t bytes) override;
   Result<ControlMessage> receive() override {
-    return receive_control(fd_.get(), [this](int) { return sink_; });
+    return receive_control(fd_.get(), [this](int) { return sink_; }, buffer_);
   }
   void put_pages_into(std::shared_ptr<PageSink> sink) override { sink_ = std::move(sink); }
 
  private:
   UniqueFd fd_;
   std::shared_ptr<PageSink> sink_;
+  Bytes buffer_;
 };
 
 /// One page message written straight from the pages' buffer.

@@ -74,8 +74,10 @@ int Supervisor::run() {
 }
 
 void Supervisor::read_control() {
+  Bytes pages;
+  auto sinks = [this](int pid) { return sink_of(pid); };
   for (;;) {
-    Result<ControlMessage> message = receive_control(options_.control_fd, [this](int pid) { return sink_of(pid); });
+    Result<ControlMessage> message = receive_control(options_.control_fd, sinks, pages);
     if (!message) {
       if (message.error().code != EPIPE) log_error("control connection: " + message.error().message());
       std::lock_guard lock(control_mutex_);

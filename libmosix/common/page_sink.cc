@@ -38,8 +38,7 @@ uint64_t PageSink::bytes_taken() {
   return bytes_taken_;
 }
 
-Result<ControlMessage> receive_control(int fd, const SinkFinder& sink_of) {
-  Bytes buffer;
+Result<ControlMessage> receive_control(int fd, const SinkFinder& sink_of, Bytes& buffer) {
   for (;;) {
     TRY(ControlHeader header, receive_control_header(fd));
     if (header.type != static_cast<uint16_t>(ControlType::kPages) || header.length <= kPrefixBytes)
@@ -55,7 +54,7 @@ Result<ControlMessage> receive_control(int fd, const SinkFinder& sink_of) {
                  address % kPageBytes == 0;
     std::shared_ptr<PageSink> sink = sound ? sink_of(pid) : nullptr;
     if (sink == nullptr) return receive_control_body(fd, header, std::move(prefix));
-    if (buffer.size() < std::min<size_t>(count, kPieceBytes)) buffer.resize(kPieceBytes);
+    if (buffer.empty()) buffer.resize(kPieceBytes);
     for (uint32_t at = 0; at < count;) {
       auto part = static_cast<uint32_t>(std::min<size_t>(count - at, kPieceBytes));
       TRY_VOID(inside_message(receive_exactly(fd, buffer.data(), part)));

@@ -33,6 +33,7 @@ class PageSink {
 using SinkFinder = std::function<std::shared_ptr<PageSink>(int pid)>;
 
 /// As receive_control(fd), but sound PAGES messages of processes that have a sink go there and are not returned.
-Result<ControlMessage> receive_control(int fd, const SinkFinder& sink_of);
+/// `buffer` belongs to the reader, who keeps it from call to call: it grows to 256 KiB.
+Result<ControlMessage> receive_control(int fd, const SinkFinder& sink_of, Bytes& buffer);
 
 }  // namespace mosix
