@@ -23,10 +23,10 @@ constexpr size_t kMmFields = 11;
 
 class Homecoming {
  public:
-  Homecoming(ProcessRecord& record, uint32_t epoch)
+  Homecoming(ProcessRecord& record, const Place& place, uint32_t epoch)
       : record_(record),
-        window_(record.place().window),
-        node_(record.place().node),
+        window_(place.window),
+        node_(place.node),
         epoch_(epoch),
         mailbox_(node_, record.pid),
         hands_(record) {}
@@ -256,7 +256,9 @@ class Homecoming {
 }  // namespace
 
 Result<MoveReport> bring_home(ProcessRecord& record, uint32_t epoch) {
-  return Homecoming(record, epoch).run();
+  Place place = record.place();
+  if (!place.node) return fail(ECANCELED, "process " + std::to_string(record.pid) + " has come home meanwhile");
+  return Homecoming(record, place, epoch).run();
 }
 
 }  // namespace mosix

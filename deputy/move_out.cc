@@ -247,9 +247,9 @@ class MoveOut {
 /// The image goes from supervisor to supervisor; home turns the deputies round.
 class MoveOn {
  public:
-  MoveOn(ProcessRecord& record, std::shared_ptr<AwayNode> to, uint32_t epoch)
+  MoveOn(ProcessRecord& record, Place was, std::shared_ptr<AwayNode> to, uint32_t epoch)
       : record_(record),
-        was_(record.place()),
+        was_(std::move(was)),
         from_(was_.node),
         to_(std::move(to)),
         here_{record.pid, epoch},
@@ -402,7 +402,10 @@ Result<MoveReport> move_out(ProcessRecord& record, std::shared_ptr<AwayNode> nod
 }
 
 Result<MoveReport> move_on(ProcessRecord& record, std::shared_ptr<AwayNode> node, uint32_t epoch) {
-  return MoveOn(record, std::move(node), epoch).run();
+  Place place = record.place();
+  // An exec may have brought it home while the node was being dialled.
+  if (!place.node) return fail(ECANCELED, "process " + std::to_string(record.pid) + " has come home meanwhile");
+  return MoveOn(record, std::move(place), std::move(node), epoch).run();
 }
 
 Status restore_at_home(ProcessRecord& record) {
