@@ -30,9 +30,13 @@ std::string how_ended(int status) {
 
 size_t AwaySide::guest_count() const {
   size_t count = 0;
-  // A supervisor whose first guest is still on its way counts as one, or a burst would overrun the bound.
-  for (const auto& [pid, supervisor] : supervisors_) count += std::max<size_t>(1, supervisor.guests.size());
+  for (const auto& [pid, supervisor] : supervisors_) count += supervisor.count();
   return count;
+}
+
+std::string AwaySide::full() const {
+  return fmt::format("full, {} of {} guests (max_guests in its mosix.toml)", guest_count(),
+                     context_.settings.max_guests);
 }
 
 NodeInfo AwaySide::node_info() const {
@@ -50,10 +54,7 @@ std::optional<Refusal> AwaySide::reason_to_refuse(const GuestOpen& request) cons
   if (context_.ending) return Refusal{0, ESHUTDOWN, "mosixd is ending"};
   if (request.uid == 0 && !context_.settings.allow_root_guests)
     return Refusal{0, EPERM, "processes of root are not let in (allow_root_guests in its mosix.toml)"};
-  size_t most = static_cast<size_t>(context_.settings.max_guests);
-  if (guest_count() >= most)
-    return Refusal{0, EBUSY,
-                   fmt::format("full, {} of {} guests (max_guests in its mosix.toml)", guest_count(), most)};
+  if (guest_count() >= static_cast<size_t>(context_.settings.max_guests)) return Refusal{0, EBUSY, full()};
   return std::nullopt;
 }
 
@@ -108,12 +109,25 @@ Status AwaySide::start_supervisor(UniqueFd connection, const std::string& path, 
   return {};
 }
 
+/// A supervisor asks before it takes in one guest more, by a move or by a fork.
+void AwaySide::let_in(Supervisor& supervisor, int64_t question) {
+  size_t now = supervisor.guests.size() + supervisor.coming;
+  bool room = guest_count() - supervisor.count() + now < static_cast<size_t>(context_.settings.max_guests);
+  if (room) ++supervisor.coming;
+  Json answer{{"op", "let_in"}, {"id", question}, {"ok", room}};
+  if (!room) answer["error"] = full();
+  Status sent = supervisor.link->send(answer);
+  if (!sent) log_debug("supervisor of family " + supervisor.family + ": " + sent.error().message());
+}
+
 void AwaySide::heard(int supervisor_pid, const Json& event) {
   auto at = supervisors_.find(supervisor_pid);
   if (at == supervisors_.end()) return;
   Supervisor& supervisor = at->second;
   std::string kind = text_field(event, "event");
   int pid = static_cast<int>(number_field(event, "pid"));
+  if (kind == "coming") return let_in(supervisor, number_field(event, "id"));
+  if (kind == "guest" || kind == "not_coming") supervisor.coming -= std::min<size_t>(1, supervisor.coming);
   if (kind == "guest") {
     Guest& guest = supervisor.guests[pid];
     if (guest.since_ms == 0) {
@@ -126,6 +140,8 @@ void AwaySide::heard(int supervisor_pid, const Json& event) {
   } else if (kind == "gone") {
     if (supervisor.guests.erase(pid) != 0)
       log_info(fmt::format("guest {} from {} has left", pid, supervisor.home));
+  } else if (kind == "not_coming") {
+    return;
   } else if (kind == "want_home") {
     log_info(
         fmt::format("guest {} from {} must go home: {}", pid, supervisor.home, text_field(event, "reason")));

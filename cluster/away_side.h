@@ -2,6 +2,7 @@
 // keeps the list of guests. Loop's thread. A supervisor outlives mosixd: it only loses its link.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <map>
 #include <memory>
@@ -49,12 +50,17 @@ class AwaySide {
     int64_t since_ms = 0;
     std::unique_ptr<Link> link;
     std::map<int, Guest> guests;
+    size_t coming = 0;  ///< let in, and not here yet
+    /// One whose first guest is still on its way counts as one, or a burst would overrun the bound.
+    size_t count() const { return std::max<size_t>(1, guests.size() + coming); }
   };
 
   std::optional<Refusal> reason_to_refuse(const GuestOpen& request) const;
   Status start_supervisor(UniqueFd connection, const std::string& path, const GuestOpen& request,
                           const std::string& peer);
   void heard(int supervisor_pid, const Json& event);
+  void let_in(Supervisor& supervisor, int64_t question);
+  std::string full() const;
   void link_closed(int supervisor_pid);
   void remove(int supervisor_pid, const std::string& how);
   Json row_of(int pid, const Guest& guest) const;

@@ -46,6 +46,8 @@ void ControlOps::status(const ControlPeer&, const Json&, Reply reply) {
              {"kernel", info.kernel},
              {"nodes", context_.map.nodes().size()},
              {"map", context_.map.file()},
+             {"settings", context_.settings.file},
+             {"key_file", context_.settings.key_file},
              {"port", context_.settings.port},
              {"features_off", context_.settings.features_off},
              {"ending", context_.ending}});

@@ -78,10 +78,12 @@ Json NodePoll::row(const MapNode& node, const Round& round, size_t index) const 
   bool self = index == round.targets.size();
   if (!self && !round.answers[index]) {
     row["error"] = node.name + " did not answer within a second";
+    row["code"] = ETIMEDOUT;
     return row;
   }
   if (!self && !*round.answers[index]) {
     row["error"] = round.answers[index]->error().what;
+    row["code"] = round.answers[index]->error().code;
     return row;
   }
   const NodeInfo& info = self ? round.own : (*round.answers[index])->info;

@@ -76,6 +76,7 @@ void NodeServer::accept_some() {
     make_room();
     int one = 1;
     setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    end_when_silent(fd.get());
     set_low_water(fd.get(), kGreetingBytes);
     auto pending = std::make_shared<Pending>();
     pending->peer = peer_address(fd.get());

@@ -39,7 +39,9 @@ Result<Bytes> ask(int fd, const Target& target, ControlType type, const Bytes& b
   if (answer->type == static_cast<uint16_t>(ControlType::kRefuse)) {
     Result<Refusal> refusal = decode_message<Refusal>(answer->body);
     if (!refusal) return explain(target, refusal.error());
-    return fail(refusal->code == 0 ? EBUSY : refusal->code,
+    // What the node lacks is no process and no node that is missing here, which these would mean to a tool.
+    bool misleading = refusal->code == 0 || refusal->code == ENOENT || refusal->code == ESRCH;
+    return fail(misleading ? EBUSY : refusal->code,
                 fmt::format("{} refuses: {}", target.name, refusal->reason));
   }
   if (answer->type != static_cast<uint16_t>(wanted))

@@ -24,13 +24,19 @@ Result<std::shared_ptr<AwayNode>> AwayNode::start(std::string name, UniqueFd con
 Status AwayNode::send_bytes(ControlType type, const Bytes& body) {
   if (!alive_) return fail(EPIPE, name_ + " is gone");
   std::lock_guard lock(send_mutex_);
-  return send_control(connection_.get(), static_cast<uint16_t>(type), body);
+  return named(send_control(connection_.get(), static_cast<uint16_t>(type), body));
 }
 
 Status AwayNode::send_framed(iovec* parts, int count) {
   if (!alive_) return fail(EPIPE, name_ + " is gone");
   std::lock_guard lock(send_mutex_);
-  return send_fully(connection_.get(), parts, count);
+  return named(send_fully(connection_.get(), parts, count));
+}
+
+/// A connection that takes nothing any more is a node that has gone, and the user wants to know which.
+Status AwayNode::named(Status sent) const {
+  if (!sent) sent.error().what = name_ + " is gone";
+  return sent;
 }
 
 std::shared_ptr<Mailbox> AwayNode::open_mailbox(int pid) {

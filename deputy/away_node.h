@@ -51,6 +51,7 @@ class AwayNode : public std::enable_shared_from_this<AwayNode> {
 
  private:
   Status send_bytes(ControlType type, const Bytes& body);
+  Status named(Status sent) const;
   void read_until_lost();
   bool goes_to_mailbox(ControlType type) const;
   void post(ControlMessage message);

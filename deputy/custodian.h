@@ -101,9 +101,11 @@ class Custodian : public AwayNode::Listener {
   void exec_asked(const std::shared_ptr<AwayNode>& node, const ExecAsk& ask);
   void exec_failed(int pid);
   void follow_exec(const Record& record, const std::shared_ptr<AwayNode>& node, const ExecAsk& ask);
-  void place_new_image(const Record& record, HeldProcess& hands, const std::string& target);
+  /// Who wants the new program away: mosrun, whose own exec it is, or the tree that it began.
+  enum class Asker { kMosrun, kTree };
+  void place_new_image(const Record& record, HeldProcess& hands, const std::string& target, Asker asker);
   void stay_with_reason(const Record& record, HeldProcess& hands, const std::string& target,
-                        const Error& error);
+                        const Error& error, Asker asker);
 
   CustodianOptions options_;
   Link link_;

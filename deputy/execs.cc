@@ -1,6 +1,8 @@
 // Execs of managed processes, which happen at home: the deputy executes, the remote is dropped, and the new
 // image is taken to its node before its first instruction, or stays. Part of Custodian.
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <sys/user.h>
 #include <unistd.h>
 
 #include "deputy/custodian.h"
@@ -20,6 +22,28 @@ void tell_program_user(int pidfd, const std::string& sentence) {
   if (!copy) return;
   std::string line = "mosix: " + sentence + "\n";
   (void)!write(copy.get(), line.data(), line.size());
+}
+
+/// The same for a 32-bit program, which our injector does not serve: exit(status) by `int $0x80` in the place of its
+/// first instruction, which will never run.
+bool exit_32_bit(Tracee& thread, uint64_t status) {
+  user_regs_struct registers{};
+  if (ptrace(PTRACE_GETREGS, thread.tid(), nullptr, &registers) != 0) return false;
+  constexpr long kInt80 = 0x80cd, kExit = 1;
+  if (ptrace(PTRACE_POKETEXT, thread.tid(), registers.rip, kInt80) != 0) return false;
+  registers.rax = kExit;
+  registers.rbx = status;
+  registers.orig_rax = ~0ull;
+  return ptrace(PTRACE_SETREGS, thread.tid(), nullptr, &registers) == 0;
+}
+
+/// Ends a process that stands before the first instruction of its program.
+bool exit_before_it_begins(int pid, Tracee& thread, uint64_t status) {
+  if (Result<user_regs_struct> registers = thread.registers(); !registers && registers.error().code == ENOEXEC)
+    return exit_32_bit(thread, status);
+  Result<uint64_t> site = find_vdso_syscall(pid);
+  if (site) (void)thread.inject_syscall(*site, SYS_exit_group, status);
+  return site.has_value();
 }
 
 }  // namespace
@@ -50,7 +74,7 @@ void Custodian::watch_exec(LinkOrder order) {
       std::lock_guard lock(mutex_);
       watches_.erase(record->pid);
     }
-    if (outcome && *outcome == ExecWatch::Outcome::kExeced) place_new_image(record, hands, target);
+    if (outcome && *outcome == ExecWatch::Outcome::kExeced) place_new_image(record, hands, target, Asker::kMosrun);
     hands.release();
     drop_if_unmanaged(record);
   });
@@ -109,11 +133,11 @@ void Custodian::follow_exec(const Record& record, const std::shared_ptr<AwayNode
   record->set_place({});
   // A move that was under way finds its guest gone.
   node->fail_mailbox(record->pid, Error{ECANCELED, "it has executed another program, at home"});
-  place_new_image(record, hands, target);
+  place_new_image(record, hands, target, Asker::kTree);
 }
 
 /// The process stands before the first instruction of a program, at home, in our hands.
-void Custodian::place_new_image(const Record& record, HeldProcess& hands, const std::string& target) {
+void Custodian::place_new_image(const Record& record, HeldProcess& hands, const std::string& target, Asker asker) {
   {
     std::lock_guard lock(mutex_);
     if (Result<ProcStat> stat = read_proc_stat(record->pid)) record->program = stat->comm;
@@ -127,26 +151,26 @@ void Custodian::place_new_image(const Record& record, HeldProcess& hands, const 
   Result<std::shared_ptr<AwayNode>> node = node_named(target, program_of(record));
   Result<MoveReport> moved =
       node ? move_out(*record, *node, next_epoch(record), hands) : Result<MoveReport>(fail(node.error()));
-  if (!moved) stay_with_reason(record, hands, target, moved.error());
+  if (!moved) stay_with_reason(record, hands, target, moved.error(), asker);
   hands.release();
   finish_move(record, "home", target, moved, "placed there by mosrun");
   settle(record);
 }
 
+/// Whoever typed mosrun is told. What a program of the tree executes stays quietly: a line of ours in its output
+/// would be seen by programs that read it. `mosctl why` has the reason.
 void Custodian::stay_with_reason(const Record& record, HeldProcess& hands, const std::string& target,
-                                 const Error& error) {
+                                 const Error& error, Asker asker) {
   if (!hands.held()) return;
   std::string program = program_of(record);
   if (!record->require) {
-    tell_program_user(record->pidfd.get(),
-                      program + " runs at home, not on " + target + ": " + error.message());
+    if (asker == Asker::kMosrun)
+      tell_program_user(record->pidfd.get(),
+                        program + " runs at home, not on " + target + ": " + error.message());
     return;
   }
   tell_program_user(record->pidfd.get(), program + " cannot run on " + target + ": " + error.message());
-  Result<uint64_t> site = find_vdso_syscall(record->pid);
-  if (site)
-    (void)hands.worker().inject_syscall(*site, SYS_exit_group, kRequireStatus);
-  else
+  if (!exit_before_it_begins(record->pid, hands.worker(), kRequireStatus))
     kill_process(record, "it must run on " + target);
 }
 

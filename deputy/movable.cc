@@ -70,6 +70,16 @@ std::string why_mapping_stays(const MapEntry& entry) {
 
 }  // namespace
 
+std::string foreign_tracer(int pid) {
+  Result<ProcStatus> status = read_status_fields(pid);
+  if (!status || status->tracer_pid == 0) return "";
+  std::string tracer = std::to_string(status->tracer_pid);
+  // A thread of ours: an exec is watched, or a call is being left.
+  if (access(("/proc/self/task/" + tracer).c_str(), F_OK) == 0) return "";
+  return "it is traced by " + read_comm(status->tracer_pid, status->tracer_pid).value_or("somebody") + " (process " +
+         tracer + ")";
+}
+
 std::string why_process_stays(int pid, bool held) {
   Result<ProcStat> stat = read_proc_stat(pid);
   if (!stat) return "there is no process " + std::to_string(pid);
@@ -80,8 +90,9 @@ std::string why_process_stays(int pid, bool held) {
   if (!status) return "there is no process " + std::to_string(pid);
   if (status->tgid != pid)
     return std::to_string(pid) + " is a thread; name its process " + std::to_string(status->tgid);
-  if (status->tracer_pid != 0 && !held)
-    return "it is traced by process " + std::to_string(status->tracer_pid);
+  if (!held) {
+    if (std::string tracer = foreign_tracer(pid); !tracer.empty()) return tracer;
+  }
   if (status->seccomp != 0) return "it has a seccomp filter";
   if (status->threads > kMaxThreads) return "it has more than " + std::to_string(kMaxThreads) + " threads";
   if (std::string reason = why_namespaces_stay(pid); !reason.empty()) return reason;

@@ -10,6 +10,9 @@
 
 namespace mosix {
 
+/// "it is traced by strace (process 4711)", where that is not us; empty: nobody has it.
+std::string foreign_tracer(int pid);
+
 /// What its files in /proc tell. Empty: nothing is in the way. `held`: it stands still under our own trace.
 std::string why_process_stays(int pid, bool held);
 /// What only its mappings tell.

@@ -6,6 +6,7 @@
 
 #include "deputy/custodian.h"
 #include "deputy/homecoming.h"
+#include "deputy/movable.h"
 #include "deputy/move_out.h"
 #include "libmosix/common/log.h"
 
@@ -121,6 +122,9 @@ Result<MoveReport> Custodian::move_to(const Record& record, const std::string& t
 Result<MoveReport> Custodian::try_move_to(const Record& record, const std::string& target) {
   Place place = record->place();
   if (target == record->where()) return MoveReport{};
+  if (place.node)
+    if (std::string tracer = foreign_tracer(record->pid); !tracer.empty())
+      return fail(EBUSY, tracer + " and cannot be moved before that has let go");
   if (target == "home" || target == options_.node_name) {
     if (!place.node) return MoveReport{};
     return bring_home(*record, next_epoch(record));

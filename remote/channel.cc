@@ -8,7 +8,27 @@ namespace mosix {
 namespace {
 constexpr uint32_t kMaxFrameBytes = kMaxScratchBytes + (2u << 20);
 constexpr size_t kReceiveBytes = 4 << 10;
-}
+
+/// The time that a traced call spends on the way home, there, and on the way back.
+class RoundTrip {
+ public:
+  explicit RoundTrip(GuestThread& thread) : thread_(thread.guest->traced ? &thread : nullptr), start_ns_(now_ns()) {}
+  ~RoundTrip() {
+    if (thread_ != nullptr) thread_->home_ns += now_ns() - start_ns_;
+  }
+  RoundTrip(const RoundTrip&) = delete;
+
+ private:
+  uint64_t now_ns() const {
+    if (thread_ == nullptr) return 0;
+    timespec now{};
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000u + static_cast<uint64_t>(now.tv_nsec);
+  }
+  GuestThread* thread_;
+  uint64_t start_ns_;
+};
+}  // namespace
 
 Result<Frame> receive_frame(int fd, std::vector<uint8_t>& inbox) {
   Frame frame;
@@ -92,6 +112,7 @@ Result<CallReply> exchange_raw(GuestThread& thread, FrameType type, const void* 
       thread.exchanging = false;
     }
   } done{thread};
+  RoundTrip measured(thread);
   TRY_VOID(send_frame(thread.channel.get(), type, *thread.guest, sequence, acked, body, bytes));
   for (;;) {
     TRY(Frame frame, receive_frame(thread.channel.get(), thread.inbox));

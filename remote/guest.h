@@ -66,6 +66,7 @@ struct GuestThread {
   bool answered_restart = false;  ///< the last call that a worker answered was answered by a restart code
   bool interrupted = false;  ///< somebody has interrupted it by ptrace: restart codes may be answered
   uint64_t given_bytes = 0;  ///< by a write or send that was broken off, and goes on when it is made again
+  std::atomic<uint64_t> home_ns{0};  ///< of the call that is traced: frames sent until replies received
   std::optional<CallPlan> aborted_plan;  ///< of a call that goes on with restart_syscall
   /// Written under `mutex`, so that nobody who waits misses it; read by anybody.
   std::atomic<bool> ended{false};

@@ -165,6 +165,7 @@ void Supervisor::dispatch(GuestThread& thread, PendingCall& call, const SyscallR
   if (traced) {
     wall = static_cast<int64_t>(now_ns(CLOCK_REALTIME));
     started = now_ns(CLOCK_MONOTONIC);
+    thread.home_ns = 0;
     text = std::make_unique<CallText>(row, call.args(), memory);
     if (guest.trace_stacks) stack = guest_stack(thread.outer_tid);
   }
@@ -317,11 +318,12 @@ void Supervisor::trace_call(GuestThread& thread, const SyscallRow& row, const Ca
   event.pid = thread.guest->pid;
   event.tid = thread.tid;
   event.number = static_cast<uint32_t>(row.number);
+  std::copy(call.args().begin(), call.args().end(), event.args);
   event.result = call.result();
   event.answered_by = answered_by;
   event.started_ns = started_ns;
-  event.round_trip_ns = static_cast<uint32_t>(total_ns);
-  event.home_ns = static_cast<uint32_t>(call.home_ns());
+  event.round_trip_ns = total_ns;
+  event.home_ns = thread.home_ns;
   // What the guest's own kernel answers is not seen here; what it fills is shown as an address then.
   event.text = call.ran_here() ? text.before() + ")"
                                : std::string(row.name) + "(" + text.arguments(call.result(), memory) + ")";

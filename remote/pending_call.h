@@ -42,15 +42,13 @@ class PendingCall {
   /// The worker has given the thread's channel away before the answer: it is no longer its own afterwards.
   void note_channel_given_up() { channel_given_up_ = true; }
   bool channel_given_up() const { return channel_given_up_; }
-  /// What it was answered with, for the tracer; and the time that home took of it.
+  /// What it was answered with, for the tracer.
   int64_t result() const { return result_; }
   void note_result(int64_t result) { result_ = result, result_known_ = true; }
   /// False when the guest's own kernel answers and nobody has noted what it will say.
   bool result_known() const { return result_known_; }
   /// The guest's own kernel fills what the call fills, perhaps after this has been asked.
   bool ran_here() const { return ran_here_; }
-  uint64_t home_ns() const { return home_ns_; }
-  void add_home_time(uint64_t ns) { home_ns_ += ns; }
   /// False once the thread has been killed.
   bool valid() const;
   /// Puts a copy of `fd` into the guest's own table at exactly `number`.
@@ -70,7 +68,6 @@ class PendingCall {
   bool result_known_ = true;
   bool ran_here_ = false;
   bool channel_given_up_ = false;
-  uint64_t home_ns_ = 0;
 };
 
 /// Memory of a stopped guest thread, by process_vm_readv and writev; needs no descriptor.

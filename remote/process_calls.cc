@@ -107,6 +107,17 @@ void Supervisor::clone_call(GuestThread& thread, PendingCall& call, Split kind) 
   CloneOrder order = *read;
   if (std::string reason = check(order); !reason.empty()) return bring_home(thread, call, reason);
   bool is_thread = (order.flags & CLONE_THREAD) != 0;
+  // A fork is never undone, and none is refused that home would make: where there is no room, the parent goes home
+  // first.
+  Status room = is_thread ? Status() : let_in();
+  if (!room) return bring_home(thread, call, options_.node_name + " is " + room.error().what);
+  struct Coming {
+    Supervisor& supervisor;
+    bool counted;
+    ~Coming() {
+      if (counted) supervisor.not_coming();
+    }
+  } coming{*this, !is_thread};
 
   std::unique_lock tracing = lock_tracer(thread);
   if (!tracing) return answer_when_interrupted(thread, call, kErestartnointr);
@@ -262,6 +273,7 @@ void Supervisor::clone_call(GuestThread& thread, PendingCall& call, Split kind) 
     ChildBorn birth{.parent_pid = guest.pid, .pid = child_tid, .slot = body.slot};
     send_control(ControlType::kChildBorn, encode_message(birth));
     note_guest(*process, "guest");
+    coming.counted = false;
   }
   add_thread(record);
   {

@@ -149,6 +149,7 @@ void Supervisor::build_guest(Reserve order, std::shared_ptr<ImageQueue> queue) {
   fill_random(guest->token, sizeof guest->token);
   expect_hello(guest->token);
 
+  bool counted = false;  // as one who is coming
   auto work = [&]() -> Status {
     {
       // The same pid may have lived here until a moment ago.
@@ -161,6 +162,8 @@ void Supervisor::build_guest(Reserve order, std::shared_ptr<ImageQueue> queue) {
     if ((order.ring_base | order.ring_bytes) % 4096 != 0 || order.ring_base >= kFourGiB || order.ring_bytes >= kFourGiB ||
         order.ring_base + order.ring_bytes > kFourGiB)
       return fail(EBADMSG, "places for rings");
+    TRY_VOID(let_in());
+    counted = true;
     TRY_VOID(ensure_sandbox(order));
     TRY(building.stub, sandbox_->spawn(order.pid));
     guest->outer_pid = building.stub.outer_pid;
@@ -184,6 +187,7 @@ void Supervisor::build_guest(Reserve order, std::shared_ptr<ImageQueue> queue) {
     if (next.type != static_cast<uint16_t>(ControlType::kGo)) return fail(ECANCELED, "the move was called off");
     // Before it runs: its end, which may be near, must not be told first.
     note_guest(*guest, "guest");
+    counted = false;
     return start_guest(building);
   };
   Status done = work();
@@ -195,6 +199,7 @@ void Supervisor::build_guest(Reserve order, std::shared_ptr<ImageQueue> queue) {
     return;
   }
   log_info("guest " + std::to_string(order.pid) + " did not start: " + done.error().message());
+  if (counted) not_coming();
   guest->ended = true;
   if (guest->outer_pid > 0) syscall(SYS_pidfd_send_signal, guest->pidfd.get(), SIGKILL, nullptr, 0);
   wait_for_end(building.tracees, guest->outer_pid);

@@ -20,6 +20,9 @@
 namespace mosix {
 namespace {
 
+/// mosixd answers at once. One that hangs does not keep a program from forking.
+constexpr auto kLetInLimit = std::chrono::seconds(2);
+
 /// A message about one process begins with its pid.
 int message_pid(const ControlMessage& message) {
   int32_t pid = 0;
@@ -190,13 +193,27 @@ void Supervisor::serve_link() {
   if (!message) {
     // mosixd has ended or restarts; guests do not notice. Nothing more to hear on this descriptor.
     // Nobody may write to the number when it is somebody else's.
-    std::lock_guard lock(link_mutex_);
-    if (options_.link_fd >= 0) ::close(options_.link_fd);
-    options_.link_fd = -1;
+    {
+      std::lock_guard link(link_mutex_);
+      if (options_.link_fd >= 0) ::close(options_.link_fd);
+      options_.link_fd = -1;
+    }
+    std::unique_lock lock(registry_mutex_);
+    link_lost_ = true;
+    registry_changed_.notify_all();
     return;
   }
   auto order = nlohmann::json::parse(message->text, nullptr, false);
-  if (!order.is_object() || order.value("op", "") != "expel") return;
+  if (!order.is_object()) return;
+  if (order.value("op", "") == "let_in") {
+    std::unique_lock lock(registry_mutex_);
+    auto question = let_in_.find(order.value("id", int64_t{0}));
+    if (question != let_in_.end())
+      question->second = order.value("ok", false) ? "" : order.value("error", std::string("full"));
+    registry_changed_.notify_all();
+    return;
+  }
+  if (order.value("op", "") != "expel") return;
   std::shared_lock lock(registry_mutex_);
   for (auto& [pid, guest] : guests_) {
     WantHome want{.pid = pid, .reason = options_.node_name + " sends its guests home"};
@@ -314,6 +331,32 @@ void Supervisor::drop_guest(const std::shared_ptr<Guest>& guest) {
   auto found = guests_.find(guest->pid);
   if (found != guests_.end() && found->second == guest) guests_.erase(found);
   registry_changed_.notify_all();
+}
+
+Status Supervisor::let_in() {
+  int64_t number;
+  {
+    std::unique_lock lock(registry_mutex_);
+    if (link_lost_) return {};  // nobody counts; mosixd is being restarted
+    number = next_question_++;
+    let_in_[number].reset();
+  }
+  nlohmann::json question = {{"event", "coming"}, {"id", number}};
+  {
+    std::lock_guard link(link_mutex_);
+    if (options_.link_fd >= 0) send_link(options_.link_fd, question.dump());
+  }
+  std::unique_lock lock(registry_mutex_);
+  registry_changed_.wait_for(lock, kLetInLimit, [&] { return link_lost_ || let_in_[number].has_value(); });
+  std::string refusal = let_in_[number].value_or("");
+  let_in_.erase(number);
+  if (!refusal.empty()) return fail(0, refusal);
+  return {};
+}
+
+void Supervisor::not_coming() {
+  std::lock_guard link(link_mutex_);
+  if (options_.link_fd >= 0) send_link(options_.link_fd, nlohmann::json{{"event", "not_coming"}}.dump());
 }
 
 void Supervisor::note_guest(const Guest& guest, const char* event) {

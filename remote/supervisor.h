@@ -106,6 +106,10 @@ class Supervisor {
   /// It has ended for good, which its parent will hear from home: what it used is kept for the parent's wait.
   void keep_for_parent(Guest& guest);
   void note_guest(const Guest& guest, const char* event);
+  /// Asks mosixd whether this node takes one guest more. An error says that it is full. If it is let in, either
+  /// note_guest(..., "guest") or not_coming() has to follow.
+  Status let_in();
+  void not_coming();
 
   // --- channels.cc
   Status start_listening();
@@ -272,6 +276,10 @@ class Supervisor {
   std::map<int, ExecAnswer> exec_answers_;
   // The same about ended children, by their pid; asked for and perhaps not answered yet.
   std::map<int, std::optional<CpuFigures>> child_times_;
+  // Questions to mosixd whether a guest may come, by number; nothing: not answered yet. The text is a refusal's.
+  std::map<int64_t, std::optional<std::string>> let_in_;
+  int64_t next_question_ = 1;
+  bool link_lost_ = false;
   // Messages for the thread that rebuilds or has frozen a process.
   std::map<int, std::shared_ptr<ImageQueue>> image_queues_;
 };

@@ -5,9 +5,11 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <optional>
 #include <vector>
 
+#include "cluster/settings.h"
 #include "libmosix/common/limits.h"
 #include "libmosix/common/membership.h"
 #include "libmosix/common/paths.h"
@@ -57,17 +59,41 @@ Finding plain_finding(std::string name, bool essential, ProbeResult result, std:
   return finding;
 }
 
-Finding check_daemon() {
+/// What mosixd says of itself; nothing where none runs.
+struct Daemon {
+  ProbeResult result;
+  std::optional<Json> status;
+};
+
+Daemon ask_status() {
   auto status = ask_daemon({{"op", "status"}}, kAskLimitMs);
-  ProbeResult result = status ? works("version " + field_text(*status, "version", "?") + ", node " +
-                                      field_text(*status, "node", "?"))
-                              : lacks_because(status.error().error.message());
-  return plain_finding("mosixd", true, result, "nothing moves, to or from this node",
+  if (!status) return {lacks_because(status.error().error.message()), {}};
+  return {works("version " + field_text(*status, "version", "?") + ", node " + field_text(*status, "node", "?")),
+          *status};
+}
+
+Finding check_daemon(const Daemon& daemon) {
+  return plain_finding("mosixd", true, daemon.result, "nothing moves, to or from this node",
                        "start it: systemctl start mosixd, or `mosixd` as an ordinary user");
 }
 
-Finding check_key() {
-  std::string path = etc_dir() + "/cluster.key";
+Finding check_settings(const Daemon& daemon, const Result<Settings>& settings) {
+  bool not_ours = !settings && settings.error().code == EACCES && daemon.status;
+  ProbeResult result = not_ours    ? works("mosixd has read them")
+                       : !settings ? lacks_because(settings.error().message())
+                                 : works(settings->file.empty() ? "no file: defaults" : settings->file);
+  return plain_finding("settings", true, result, "mosixd does not start, or not again",
+                       "correct that line as mosix.toml(5) says, and try `mosixd --check-config`");
+}
+
+/// The file that mosixd uses; without a mosixd, the one that it would use.
+std::string key_path(const Daemon& daemon, const Result<Settings>& settings) {
+  std::string used = daemon.status ? field_text(*daemon.status, "key_file") : "";
+  if (!used.empty()) return used;
+  return settings ? settings->key_file : etc_dir() + "/cluster.key";
+}
+
+Finding check_key(const std::string& path) {
   std::string lost = "nodes cannot prove that they belong together";
   auto key = load_cluster_key(path);
   if (key) return plain_finding("cluster key", true, works(path), lost, "");
@@ -82,22 +108,37 @@ Finding check_key() {
   return plain_finding("cluster key", true, lacks_because(key.error().message()), lost, cure);
 }
 
+/// What to do about a node that mosixd does not reach.
+std::string node_cure(int64_t code, int64_t port) {
+  switch (code) {
+    case ECONNREFUSED:
+      return fmt::format("start mosixd there (systemctl start mosixd); if it runs, port {} in its mosix.toml is not "
+                         "ours, or a firewall rejects TCP port {}", port, port);
+    case EACCES:
+      return "copy this node's cluster key to it, or its key to here, and start mosixd again: the keys differ";
+    case EPROTO:
+      return fmt::format("what answers at port {} there is no mosixd of this version: install the same on every node",
+                         port);
+    default:
+      return fmt::format("is it up, with that address? Then let TCP port {} and the ports that it opens for channels "
+                         "through its firewall (nft, ufw, firewalld) from this node, and start mosixd there", port);
+  }
+}
+
 /// Each node of the map, as mosixd reaches it.
-std::vector<Finding> check_nodes() {
+std::vector<Finding> check_nodes(const Daemon& daemon) {
   std::vector<Finding> findings;
+  if (!daemon.status) return findings;
   auto nodes = ask_daemon({{"op", "nodes"}}, kAskLimitMs);
   if (!nodes) return findings;
+  int64_t port = field_integer(*daemon.status, "port", kDefaultPort);
   for (const Json& node : field_array(*nodes, "nodes")) {
     if (!node.is_object()) continue;
     std::string address = field_text(node, "address", "?");
     std::string error = field_text(node, "error", "no answer");
     ProbeResult result = field_flag(node, "up") ? works(address) : lacks_because(address + ": " + error);
-    findings.push_back(plain_finding(
-        "node " + field_text(node, "name", "?"), false, result, "nothing can move there",
-        fmt::format(
-            "start mosixd there with the same key, and let TCP port {} and the ports that it opens for "
-            "channels through its firewall (nft, ufw, firewalld) from this node",
-            kDefaultPort)));
+    findings.push_back(plain_finding("node " + field_text(node, "name", "?"), false, result, "nothing can move there",
+                                     node_cure(field_integer(node, "code"), port)));
   }
   return findings;
 }
@@ -154,9 +195,13 @@ void print_findings(const std::vector<Finding>& findings) {
 int check_machine(bool json, bool kernel_only) {
   std::vector<Finding> findings = probe_kernel();
   if (!kernel_only) {
-    findings.push_back(check_daemon());
-    findings.push_back(check_key());
-    for (Finding& node : check_nodes()) findings.push_back(std::move(node));
+    Daemon daemon = ask_status();
+    std::string file = daemon.status ? field_text(*daemon.status, "settings") : "";
+    Result<Settings> settings = load_settings(file);
+    findings.push_back(check_daemon(daemon));
+    findings.push_back(check_settings(daemon, settings));
+    findings.push_back(check_key(key_path(daemon, settings)));
+    for (Finding& node : check_nodes(daemon)) findings.push_back(std::move(node));
   }
   bool complete = true;
   for (const Finding& finding : findings) complete &= finding.ok() || !finding.essential;

@@ -5,8 +5,9 @@
 // and cleared environments are placed too; pid, parent, terminal and exit status are the program's own by
 // construction. Only --report keeps a mosrun around, as the parent that waits.
 //
-// What goes wrong before the exec ends in one line on standard error and, unless --require was given, in the
-// program running at home. Exit codes are env(1)'s: 125, 126, 127.
+// What goes wrong before the exec ends in one line on standard error and, as in openMosix and MOSIX, in failure if
+// a node was asked for, unless -F was given: then in the program running at home. Exit codes are env(1)'s: 125,
+// 126, 127.
 
 #include <fmt/format.h>
 #include <sys/prctl.h>
@@ -57,13 +58,15 @@ void set_preload() {
   setenv("LD_PRELOAD", (old == nullptr || *old == 0 ? library : library + ":" + old).c_str(), 1);
 }
 
-/// True if this process shall be locked. MOSIX_LOCK tells the preloaded library, and with it mosixd: "1" is
-/// for the whole tree, a pid for that process alone.
+/// True if this process shall be locked. MOSIX_LOCK tells the preloaded library, and with it mosixd, here and
+/// in the children.
 bool settle_lock(const RunOptions& options) {
+  using Lock = RunOptions::Lock;
   const char* inherited = getenv("MOSIX_LOCK");
-  bool locked = options.locked || (!options.unlocked && inherited != nullptr && strcmp(inherited, "1") == 0);
+  bool was_locked = inherited != nullptr && strcmp(inherited, "1") == 0;
+  bool locked = options.lock == Lock::kLock || (options.lock == Lock::kKeep && was_locked);
   if (locked)
-    setenv("MOSIX_LOCK", options.keep_lock ? "1" : std::to_string(getpid()).c_str(), 1);
+    setenv("MOSIX_LOCK", "1", 1);
   else
     unsetenv("MOSIX_LOCK");
   return locked;
@@ -149,8 +152,7 @@ bool prepare(const RunOptions& options, const std::string& path) {
     return true;
   }
   const Failure& failure = node.error();
-  bool mistyped = failure.exit == kExitUnknownNode && !options.tolerant;
-  bool fatal = options.wants_away() && (options.require || mistyped);
+  bool fatal = options.require || (options.wants_this_node() && !options.tolerant);
   std::string text = failure.exit == kExitBadReply ? failure.error.message() : failure.error.what;
   say(fatal ? text : text + "; the program runs at home");
   return !fatal;

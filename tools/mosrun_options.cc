@@ -42,13 +42,13 @@ void set_switch(RunOptions& options, char letter) {
       options.tolerant = true;
       break;
     case 'L':
-      options.locked = true, options.unlocked = false;
+      options.lock = RunOptions::Lock::kLock;
       break;
     case 'l':
-      options.unlocked = true, options.locked = false;
+      options.lock = RunOptions::Lock::kUnlock;
       break;
     case 'k':
-      options.keep_lock = true;
+      options.lock = RunOptions::Lock::kKeep;
       break;
   }
 }
@@ -148,13 +148,14 @@ Where it starts:
   -b            on the best node: the lowest load for each processor
   -j LIST       on the best one of these: names, numbers, ranges (1-3,node5)
   -h            at home; it can still be moved later
-When the node is not available, mosrun says so and runs the program at home, but:
+When none of these nodes can be had, mosrun fails with 125 and the reason, but:
+  -F            says so, and runs the program at home
+A program that turns out to have to stay at home runs there, with a line that says so, but:
   --require     fails with 125 and the reason rather than run at home unseen
-  -F            runs at home also where a node of that name does not exist
-Automatic moves:
-  -L            lock: it moves only when told to
-  -l            unlock (the default)
-  -k            children keep the lock
+Automatic moves, of the program and its children:
+  -L            lock: they move only when told to
+  -l            unlock
+  -k            keep the lock of whoever starts it, which is the default
 Other:
   --report      at the end, print times here and away on standard error
   --help        print this text

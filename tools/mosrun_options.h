@@ -20,15 +20,20 @@ struct RunOptions {
   std::string node;
   std::vector<std::string> list;  ///< names, numbers, addresses and number ranges "2-5"
   bool require = false;           ///< --require: fail rather than run at home unseen
-  bool tolerant = false;          ///< -F: even a node that does not exist is only a warning
-  bool locked = false;            ///< -L: no automatic moves
-  bool unlocked = false;          ///< -l: automatic moves, even if an inherited lock says otherwise
-  bool keep_lock = false;         ///< -k: children have the same lock
+  bool tolerant = false;          ///< -F: at home if the node that was asked for cannot be had
+  enum class Lock {
+    kKeep,    ///< -k, and without any of them: as whoever started us
+    kLock,    ///< -L: no automatic moves, of the program and its children
+    kUnlock,  ///< -l
+  };
+  Lock lock = Lock::kKeep;
   bool report = false;
   bool help = false;
   bool version = false;
   std::vector<std::string> command;
 
+  /// A node was asked for by name, or one of a list: that it cannot be had is a failure.
+  bool wants_this_node() const { return where == Where::kNode || (where == Where::kBest && !list.empty()); }
   bool wants_away() const { return where == Where::kNode || where == Where::kBest; }
 };
 

@@ -41,7 +41,7 @@ Shows the system calls of a process that is away, and where each was answered.
                      brought_home) and status=successful|failed
   -c                 count instead: calls, errors, times, and who answered
   -t, -tt, -ttt      the time of day, with microseconds, since 1970
-  -T                 what each round trip was made of
+  -T                 what it was made of: here, and the way home and back
   -k                 the program's stack at each call
   -o FILE            write there instead of standard error
   --json             one JSON object a line

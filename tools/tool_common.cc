@@ -30,7 +30,6 @@ ExitCode exit_for(int code) {
     case ESRCH:
       return kExitNoProcess;
     case EPERM:
-    case EACCES:
       return kExitNotPermitted;
     case ENOENT:
     case ENODEV:

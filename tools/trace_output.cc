@@ -29,12 +29,12 @@ std::string who_text(const Json& event) {
   return tid == pid || tid == 0 ? fmt::format("[{}] ", pid) : fmt::format("[{}/{}] ", pid, tid);
 }
 
-/// `<home 45us>`, in parts `<home 45us = 12us + 33us at home>`.
+/// `<home 45us>`, in parts `<home 45us = 12us here + 33us home and back>`.
 std::string cost_text(const Json& event, bool parts) {
   double whole = field_number(event, "round_trip_ns"), home = field_number(event, "home_ns");
   std::string text = printable(field_text(event, "answered_by", "?")) + " " + span_text(whole);
   if (parts && home > 0)
-    text += fmt::format(" = {} + {} at home", span_text(std::max(whole - home, 0.0)), span_text(home));
+    text += fmt::format(" = {} here + {} home and back", span_text(std::max(whole - home, 0.0)), span_text(home));
   return " <" + text + ">";
 }
 

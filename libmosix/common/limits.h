@@ -20,6 +20,12 @@ inline constexpr int kDefaultPort = 7230;
 inline constexpr int kConnectTimeoutMs = 5000;
 inline constexpr int kStageTimeoutMs = 30000;
 
+/// A node that acknowledges nothing for so long is gone: its guests here end, and so do our processes there. Long
+/// enough for a cable that is put into another socket and for a network that finds another way.
+inline constexpr int kSilenceMs = 30000;
+/// How often a connection on which nothing is sent is tried.
+inline constexpr int kProbeEveryS = 5;
+
 /// Guests that a node accepts unless its settings say otherwise.
 inline constexpr int kDefaultMaxGuests = 1024;
 

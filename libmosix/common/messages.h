@@ -400,8 +400,8 @@ struct TraceEvent {
   int64_t result = 0;
   AnsweredBy answered_by = AnsweredBy::kHome;
   int64_t started_ns = 0;        ///< CLOCK_REALTIME
-  uint32_t round_trip_ns = 0;    ///< notification received until answered
-  uint32_t home_ns = 0;          ///< of it, frame sent until reply received
+  uint64_t round_trip_ns = 0;    ///< notification received until answered
+  uint64_t home_ns = 0;          ///< of it, frames sent until replies received: the network and home
   std::string text;              ///< call with decoded arguments, "openat(AT_FDCWD, \"/etc/motd\", O_RDONLY)"
   std::string result_text;       ///< "3", "-1 ENOENT (No such file or directory)"
   std::vector<std::string> stack;

@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+#include "libmosix/common/limits.h"
+
 namespace mosix {
 namespace {
 
@@ -64,7 +66,17 @@ Result<UniqueFd> dial_tcp(const std::string& host, int port, int timeout_ms) {
   fcntl(fd.get(), F_SETFL, fcntl(fd.get(), F_GETFL) & ~O_NONBLOCK);
   int one = 1;
   setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+  end_when_silent(fd.get());
   return fd;
+}
+
+void end_when_silent(int fd) {
+  int on = 1, every_s = kProbeEveryS, silence_ms = kSilenceMs;
+  setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+  setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &every_s, sizeof every_s);
+  setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &every_s, sizeof every_s);
+  // Both for what is sent and not acknowledged, and for how many probes may stay unanswered.
+  setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &silence_ms, sizeof silence_ms);
 }
 
 Result<UniqueFd> listen_tcp(const std::string& address_text, int port) {

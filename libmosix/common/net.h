@@ -12,8 +12,12 @@
 
 namespace mosix {
 
-/// Connects to an IPv4 address or name, with a limit; TCP_NODELAY is set. Errors name address and port.
+/// Connects to an IPv4 address or name, with a limit; TCP_NODELAY is set, and end_when_silent. Errors name address and
+/// port.
 Result<UniqueFd> dial_tcp(const std::string& host, int port, int timeout_ms);
+/// The connection ends with ETIMEDOUT when the peer's machine has acknowledged nothing for kSilenceMs: a cable that is
+/// cut, a machine without power, which otherwise nobody would hear of.
+void end_when_silent(int fd);
 /// Listens on `address` ("0.0.0.0" for all); port 0 lets the kernel choose.
 Result<UniqueFd> listen_tcp(const std::string& address, int port);
 /// The port a listening or connected socket is bound to, and the peer's address.

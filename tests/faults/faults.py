@@ -7,6 +7,7 @@ A case holds if the command gives the documented status and one clear line, if t
 and if no node has an orphan afterwards. The last line is "tally: N passed, N failed, N skipped".
 """
 import json
+import subprocess
 import sys
 
 from lab_cases import COUNTER, LIMIT, SPINNER, answers, require, run_cases
@@ -26,7 +27,9 @@ def unreachable_node(lab):
     status, out, err = lab.run('mosrun', '-r', 'node2', '--require', 'echo', 'ran')
     require(status == 125 and out == '' and 'node2' in err, f'--require: {status} {out!r} {err!r}')
     status, out, err = lab.run('mosrun', '-r', 'node2', 'echo', 'ran')
-    require(status == 0 and out == 'ran\n' and 'node2' in err, f'{status} {out!r} {err!r}')
+    require(status == 125 and out == '' and 'node2' in err, f'{status} {out!r} {err!r}')
+    status, out, err = lab.run('mosrun', '-F', '-r', 'node2', 'echo', 'ran')
+    require(status == 0 and out == 'ran\n' and 'node2' in err, f'-F: {status} {out!r} {err!r}')
     lab.on_cable('mend', 'node2')
     status, out, err = lab.run('mosrun', '-r', 'node2', '--require', 'echo', 'ran')
     require(status == 0 and out == 'ran\n', f'mended: {status} {out!r} {err!r}')
@@ -41,6 +44,89 @@ def no_daemon(lab):
     for tool in (['mosps'], ['mosctl', 'nodes'], ['migrate', '1', 'home']):
         status, out, err = lab.run(*nowhere, *tool)
         require(status == 3 and 'mosixd' in err, f'{tool}: {status} {out!r} {err!r}')
+
+
+def wrong_key(lab):
+    """Whichever side asks, and whoever looks: the keys differ."""
+    _, key, _ = lab.run('mosctl', 'key')
+    status, _, err = lab.run('sh', '-c', 'echo "$1" >/etc/mosix/cluster.key', 'sh', key.strip(), node='node3')
+    require(status == 0, err)
+    lab.restart('node3')
+    status, out, err = lab.run('mosrun', '-r', 'node3', 'echo', 'ran')
+    require(status == 125 and out == '' and 'node3' in err and 'key' in err, f'mosrun: {status} {out!r} {err!r}')
+    process, pid = lab.start('mosrun', '-h', *COUNTER)
+    require(answers(process, 'one'), 'no answer at home')
+    status, _, err = lab.run('migrate', str(pid), 'node3')
+    require(status == 1 and 'node3' in err and 'key' in err, f'migrate: {status} {err!r}')
+    require(answers(process, 'two'), 'no answer after the refusal')
+    status, out, _ = lab.run('mosctl', 'check', '--json')
+    finding = next(one for one in json.loads(out)['findings'] if one['feature'] == 'node node3')
+    require(not finding['ok'] and 'keys differ' in finding['cure'], f'mosctl check: {finding}')
+    process.stdin.close()
+    require(process.wait(LIMIT) == 0, f'status {process.returncode}')
+    lab.nothing_left()
+
+
+# Answers each line from a child of its own.
+FORKER = ['/usr/bin/python3', '-uc', '''
+import os, sys
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        print(line.strip(), flush=True)
+        os._exit(7)
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 7:
+        sys.exit(1)
+''']
+
+
+def full_node(lab):
+    """max_guests holds for whoever comes, by whatever way: started there, moved there, executed, forked."""
+    lab.restart('node2', 'max_guests = 2')
+    spinner, spinning = lab.start('mosrun', '-r', 'node2', '--require', *SPINNER)
+    forker, forking = lab.start('mosrun', '-r', 'node2', '--require', *FORKER)
+    lab.until_away(spinning)
+    lab.until_away(forking)
+    require(lab.guests('node2') == 2, f'{lab.guests("node2")} guests')
+    status, out, err = lab.run('mosrun', '-r', 'node2', 'echo', 'ran')
+    require(status == 125 and out == '' and 'full, 2 of 2 guests' in err, f'{status} {out!r} {err!r}')
+    status, out, err = lab.run('mosrun', '-F', '-r', 'node2', 'echo', 'ran')
+    require(status == 0 and out == 'ran\n' and 'full, 2 of 2 guests' in err, f'-F: {status} {out!r} {err!r}')
+    third, pid = lab.start('mosrun', '-h', *COUNTER)
+    require(answers(third, 'one'), 'no answer at home')
+    status, _, err = lab.run('migrate', str(pid), 'node2')
+    require(status == 1 and 'full, 2 of 2 guests' in err, f'migrate: {status} {err!r}')
+    require(answers(third, 'two'), 'no answer after the refusal')
+    # A fork is neither refused nor one too many: its parent goes home, and forks there.
+    require(answers(forker, 'three'), 'no answer from a child')
+    require(lab.where(forking) == 'home', f'the parent is on {lab.where(forking)}')
+    require('node2 is full, 2 of 2 guests' in lab.why(forking)['reason'], f'{lab.why(forking)}')
+    # There is room again.
+    status, _, err = lab.run('migrate', str(forking), 'node2')
+    require(status == 0, f'back: {err!r}')
+    spinner.kill()
+    lab.run('kill', '-9', str(spinning))
+    lab.until('node2 has one guest', lambda: lab.guests('node2') == 1)
+    require(answers(forker, 'four') and lab.where(forking) == 'node2', f'on {lab.where(forking)}')
+    for process in (forker, third):
+        process.stdin.close()
+        require(process.wait(LIMIT) == 0, f'status {process.returncode}')
+    lab.nothing_left()
+
+
+def full_node_and_a_family(lab):
+    """Those of a family that has its supervisor there already are counted as well."""
+    lab.restart('node2', 'max_guests = 1')
+    script = 'read line; for i in 1 2 3; do /bin/echo $i; done; read line; echo $line'
+    shell, pid = lab.start('mosrun', '-r', 'node2', 'bash', '-c', script)
+    lab.until_away(pid)
+    shell.stdin.write('begin\n')
+    shell.stdin.flush()
+    require([shell.stdout.readline() for _ in range(3)] == ['1\n', '2\n', '3\n'], 'no answer from its children')
+    require(lab.where(pid) == 'home' and 'node2 is full' in lab.why(pid)['reason'], f'{lab.why(pid)}')
+    out, err = shell.communicate('end\n', timeout=LIMIT)
+    require((shell.returncode, out, err) == (0, 'end\n', ''), f'{shell.returncode} {out!r} {err!r}')
+    lab.nothing_left()
 
 
 def missing_program(lab):
@@ -134,6 +220,38 @@ def kill_at_home(lab):
     lab.nothing_left()
 
 
+def killed_at_home_frees_the_node_soon(lab):
+    """kill -9 at home: the away processor is free within 100 ms, seen from the node itself."""
+    watcher = """
+import os, sys, time
+def guests():
+    found = []
+    for name in os.listdir('/proc'):
+        try:
+            with open(f'/proc/{name}/cmdline') as file: command = file.read()
+        except OSError: continue
+        if name.isdigit() and command.startswith('sh\\0-c\\0while'): found.append(name)
+    return found
+while not guests(): time.sleep(0.01)
+print('seen', flush=True)
+while guests(): time.sleep(0.002)
+print('gone', time.clock_gettime(time.CLOCK_MONOTONIC), flush=True)
+"""
+    process, pid = lab.start('mosrun', '-r', 'node2', '--require', *SPINNER)
+    lab.until_away(pid)
+    watching = subprocess.Popen(lab.words('node2', ['/usr/bin/python3', '-c', watcher]), stdout=subprocess.PIPE, text=True)
+    lab.started.append(watching)
+    require(watching.stdout.readline() == 'seen\n', 'the guest is not seen on its node')
+    kill = ('import os, time\nbefore = time.clock_gettime(time.CLOCK_MONOTONIC)\n'
+            f'os.kill({pid}, 9)\nprint(before)')
+    status, out, err = lab.run('/usr/bin/python3', '-c', kill)
+    require(status == 0, err)
+    word, gone = watching.stdout.readline().split()
+    freed_s = float(gone) - float(out)
+    require(word == 'gone' and freed_s < 0.1, f'the node was free after {1000 * freed_s:.0f} ms')
+    lab.nothing_left()
+
+
 def supervisor_dies(lab):
     process, pid = lab.start('mosrun', '-r', 'node2', '--require', *SPINNER)
     lab.until_away(pid)
@@ -143,6 +261,117 @@ def supervisor_dies(lab):
     require(process.wait(LIMIT) == 137, f'status {process.returncode}')
     status, out, err = lab.run('mosrun', '-r', 'node2', '--require', 'echo', 'ran')
     require(status == 0 and out == 'ran\n', f'the node serves no more: {status} {err!r}')
+    lab.nothing_left()
+
+
+def cut_off_while_it_computes(lab):
+    """Nobody answers any more: after the silence (limits.h) home ends the process, and the node its guest."""
+    process, pid = lab.start('mosrun', '-r', 'node2', '--require', *SPINNER)
+    lab.until_away(pid)
+    lab.on_cable('cut', 'node2')
+    require(process.wait(LIMIT) == 137, f'status {process.returncode}')
+    lab.nothing_left(limit=LIMIT)
+
+
+def cut_off_in_a_call(lab):
+    process, pid = lab.start('mosrun', '-r', 'node2', '--require', *COUNTER)
+    lab.until_away(pid)
+    require(answers(process, 'one'), 'no answer from node2')
+    lab.on_cable('cut', 'node2')  # it is in its read
+    require(process.wait(LIMIT) == 137, f'status {process.returncode}')
+    lab.nothing_left(limit=LIMIT)
+
+
+def cut_for_a_while(lab):
+    """A cable that is put in again in time: nothing has happened."""
+    process, pid = lab.start('mosrun', '-r', 'node2', '--require', *COUNTER)
+    lab.until_away(pid)
+    require(answers(process, 'one'), 'no answer from node2')
+    lab.on_cable('cut', 'node2')
+    process.stdin.write('two\n')
+    process.stdin.flush()
+    status, _, err = lab.run('mosrun', '-r', 'node2', 'true')  # fails when its limit is over
+    require(status == 125 and 'node2' in err, f'{status} {err!r}')
+    lab.on_cable('mend', 'node2')
+    require(process.stdout.readline().startswith('two'), 'no answer after the cable was mended')
+    require(lab.where(pid) == 'node2', f'on {lab.where(pid)}')
+    process.stdin.close()
+    require(process.wait(LIMIT) == 0, f'status {process.returncode}')
+    lab.nothing_left()
+
+
+# Holds 40 MB that no two pages of have in common, which takes some seconds over the slow links of these labs.
+BIG = ['/usr/bin/python3', '-uc', '''
+import random, sys
+memory = random.Random(1).randbytes(40 << 20)
+for line in sys.stdin:
+    print(line.strip(), hash(memory) != 0)
+''']
+
+
+def in_mid_move(lab, pid, target, then):
+    """Orders a move, waits until the target has begun to take the process in, and does `then`. migrate's outcome."""
+    order = subprocess.Popen(lab.words('node1', ['migrate', str(pid), target]), stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, text=True)
+    lab.started.append(order)
+    lab.until('the move is under way', lambda: lab.processes_on(target, r'mosix-init'))
+    then(target)
+    _, err = order.communicate(timeout=2 * LIMIT)
+    return order.returncode, err
+
+
+def node_dies_in_mid_move(lab):
+    process, pid = lab.start('mosrun', '-h', *BIG)
+    require(answers(process, 'one'), 'no answer at home')
+    status, err = in_mid_move(lab, pid, 'node2', lambda node: lab.on_cable('kill', node))
+    require(status == 1 and 'node2' in err, f'{status} {err!r}')
+    require(answers(process, 'two') and lab.where(pid) == 'home', 'it does not go on at home')
+    status, _, err = lab.run('migrate', str(pid), 'node3')
+    require(status == 0, f'to node3: {err!r}')
+    require(answers(process, 'three'), 'no answer from node3')
+    process.stdin.close()
+    require(process.wait(LIMIT) == 0, f'status {process.returncode}')
+    lab.nothing_left('node3')
+
+
+def node_cut_off_in_mid_move(lab):
+    """The process stands still until the silence is over, and goes on at home; the node forgets what it had of it."""
+    process, pid = lab.start('mosrun', '-h', *BIG)
+    require(answers(process, 'one'), 'no answer at home')
+    status, err = in_mid_move(lab, pid, 'node2', lambda node: lab.on_cable('cut', node))
+    require(status == 1 and 'node2' in err, f'{status} {err!r}')
+    require(answers(process, 'two') and lab.where(pid) == 'home', 'it does not go on at home')
+    process.stdin.close()
+    require(process.wait(LIMIT) == 0, f'status {process.returncode}')
+    lab.nothing_left(limit=LIMIT)
+
+
+def target_dies_between_away_nodes(lab):
+    """From node2 to node3, which dies: it goes on on node2."""
+    process, pid = lab.start('mosrun', '-h', *BIG)
+    require(answers(process, 'one'), 'no answer at home')
+    status, _, err = lab.run('migrate', str(pid), 'node2')
+    require(status == 0, err)
+    status, err = in_mid_move(lab, pid, 'node3', lambda node: lab.on_cable('kill', node))
+    require(status == 1 and 'node3' in err, f'{status} {err!r}')
+    require(answers(process, 'two') and lab.where(pid) == 'node2', f'on {lab.where(pid)}')
+    process.stdin.close()
+    require(process.wait(LIMIT) == 0, f'status {process.returncode}')
+    lab.nothing_left('node2')
+
+
+for slow in (node_dies_in_mid_move, node_cut_off_in_mid_move, target_dies_between_away_nodes):
+    slow.lab_options = ('--rate', '60mbit')
+
+
+def home_dies(lab):
+    """The home node is gone with all its processes: no guest survives elsewhere."""
+    for node in ('node2', 'node3'):
+        _, pid = lab.start('mosrun', '-r', node, '--require', *SPINNER)
+        lab.until_away(pid, node)
+    status, _, err = lab.run('sh', '-c', 'for p in /proc/[0-9]*; do read -r c <$p/comm && '
+                             '[ "$c" = mosix-custodian -o "$c" = sh -a ${p#/proc/} != $$ ] && kill -9 ${p#/proc/}; done; :')
+    require(status == 0, err)
     lab.nothing_left()
 
 
@@ -174,8 +403,11 @@ def moves_of_a_process_that_calls(lab):
 
 
 CASES = [unknown_node, unreachable_node, no_daemon, missing_program, set_id_program, process_that_is_gone,
+         wrong_key, full_node, full_node_and_a_family,
          process_of_another_user, strangers_at_the_port, failed_move_leaves_it_running,
-         away_node_dies_while_it_computes, away_node_dies_in_a_call, kill_at_home, supervisor_dies,
+         away_node_dies_while_it_computes, away_node_dies_in_a_call, kill_at_home, killed_at_home_frees_the_node_soon,
+         supervisor_dies, cut_off_while_it_computes, cut_off_in_a_call, cut_for_a_while, node_dies_in_mid_move,
+         node_cut_off_in_mid_move, target_dies_between_away_nodes, home_dies,
          daemon_ends_in_order, moves_of_a_process_that_calls]
 
 sys.exit(run_cases(CASES))

@@ -4,6 +4,7 @@ tests/faults/faults.py and tests/faults/outside.py; run_cases() is the main of s
 A case is a function of one Lab; it raises Failure, by require(), where something is not as promised.
 """
 import inspect
+import json
 import os
 import re
 import select
@@ -26,13 +27,14 @@ def require(condition, text):
 
 
 class Lab:
-    def __init__(self):
+    def __init__(self, options=()):
+        self.options = options
         self.name = f'faults-{os.getpid()}'
         self.started = []
         self.logs = tempfile.mkdtemp(prefix='mosix-faults-')
 
     def __enter__(self):
-        subprocess.run(['mosixlab', 'up', '-n', '3', '--name', self.name, '--keep-logs', self.logs], check=True,
+        subprocess.run(['mosixlab', 'up', '-n', '3', '--name', self.name, '--keep-logs', self.logs, *self.options], check=True,
                        stdout=subprocess.DEVNULL, timeout=LIMIT)
         return self
 
@@ -82,11 +84,33 @@ class Lab:
                              node=node)
         return [line for line in out.splitlines() if re.search(pattern, line) and 'tr ' not in line]
 
-    def nothing_left(self, *nodes):
-        """No custodian at home and no supervisor on the nodes that still live."""
-        self.until('no custodian is left on node1', lambda: not self.processes_on('node1', r'mosix-custodian'))
+    def nothing_left(self, *nodes, limit=30):
+        """No custodian at home; on the nodes that still live no supervisor, no sandbox, and so no guest."""
+        self.until('no custodian is left on node1', lambda: not self.processes_on('node1', r'mosix-custodian'), limit)
         for node in nodes or ('node2', 'node3'):
-            self.until(f'no supervisor is left on {node}', lambda n=node: not self.processes_on(n, r'mosix-supervisor'))
+            self.until(f'nobody is left on {node}',
+                       lambda n=node: not self.processes_on(n, r'mosix-(supervisor|init)'), limit)
+
+    def restart(self, node, setting=''):
+        """A mosixd started afresh, with one line more in its settings."""
+        status, out, err = self.run('sh', '-c', """
+            echo "$1" >>/etc/mosix/mosix.toml
+            read -r old </run/mosix/mosixd.pid
+            program=$(readlink /proc/$old/exe)
+            kill -TERM $old
+            while kill -0 $old 2>/dev/null; do sleep 0.02; done
+            exec $program""", 'sh', setting, node=node)
+        require(status == 0, f'mosixd of {node}: {out} {err}')
+
+    def guests(self, node):
+        """How many guests the node says it has."""
+        _, out, _ = self.run('mosctl', 'nodes', '--json')
+        return next(row['guests'] for row in json.loads(out)['nodes'] if row['name'] == node)
+
+    def why(self, pid):
+        status, out, err = self.run('mosctl', 'why', '--json', str(pid))
+        require(status == 0, err)
+        return json.loads(out)
 
 
 # A program that answers line by line, and one that computes for ever.
@@ -126,7 +150,7 @@ def run_cases(cases):
         if names and case.__name__ not in names:
             continue
         start = time.monotonic()
-        with Lab() as lab:
+        with Lab(getattr(case, 'lab_options', ())) as lab:
             try:
                 case(lab)
                 passed += 1

@@ -3,10 +3,16 @@
 
   outside.py            all cases          outside.py NAME...    only these          outside.py --list
 """
+import json
+import os
 import re
+import select
+import shutil
+import subprocess
 import sys
+import tempfile
 
-from lab_cases import require, run_cases
+from lab_cases import COUNTER, SPINNER, answers, require, run_cases
 
 PYTHON = '/usr/bin/python3'
 # Looks at the clock seldom: each look is a call, and what the deputy needs for it counts as well.
@@ -178,7 +184,204 @@ def own_time_of_visits(lab):
     require(first > 0.1 and second >= first, f'{first} s before exec, {second} after: {out!r}')
 
 
-CASES = [report_of_short_programs, report_of_one_short_program, children_that_only_fork, child_that_moved, killed_child,
+# ---- what home sees
+
+# In a directory and with a descriptor, a name, arguments and an environment of its own; tells its numbers, then waits.
+SEEN = '''
+import os, sys
+os.chdir("/usr/share")
+kept = os.open("/etc/hostname", os.O_RDONLY)
+print(os.getpid(), os.getppid(), kept, flush=True)
+for line in sys.stdin:
+    print(line.strip(), os.getcwd(), sorted(os.listdir("/proc/self/fd")), flush=True)
+'''
+
+
+def what_home_sees(lab):
+    """ps, top and /proc show the process as it is at home: its name, parent, command, descriptors, directory."""
+    process, pid = lab.start('env', 'SIGN=here', 'mosrun', '-r', 'node2', '--require', PYTHON, '-c', SEEN, 'argument')
+    number, parent, kept = process.stdout.readline().split()
+    require(int(number) == pid and lab.where(pid) == 'node2', f'{number} {lab.where(pid)}')
+
+    def shown(*words):
+        status, out, err = lab.run(*words)
+        require(status == 0, f'{words}: {err}')
+        return out.strip()
+    line = shown('ps', '-o', 'pid=,ppid=,stat=,comm=,nlwp=', '-p', str(pid)).split()
+    require(line[:2] == [number, parent] and line[2][0] == 'S' and line[3:] == ['python3', '1'], f'ps: {line}')
+    top = shown('top', '-b', '-n', '1', '-p', str(pid))
+    require(re.search(rf'^ *{pid} .* S .* python3', top, re.M), f'top: {top}')
+    command = shown('cat', f'/proc/{pid}/cmdline').split('\0')
+    require(command[0] == PYTHON and command[1] == '-c' and command[3] == 'argument', f'cmdline: {command}')
+    require(shown('readlink', f'/proc/{pid}/cwd') == '/usr/share', 'cwd')
+    require(shown('readlink', f'/proc/{pid}/exe').startswith('/usr/bin/python3'), 'exe')
+    require(shown('readlink', f'/proc/{pid}/fd/{kept}') == '/etc/hostname', 'a descriptor')
+    require(shown('ls', f'/proc/{pid}/fd').split() == ['0', '1', '2', kept], shown('ls', '-l', f'/proc/{pid}/fd'))
+    environment = shown('cat', f'/proc/{pid}/environ').split('\0')
+    require('SIGN=here' in environment and 'MOSIX_NODE=node2' in environment and
+            any(one.startswith('LD_PRELOAD=') and one.endswith('libmosix.so') for one in environment),
+            f'environ: {environment}')
+    status = shown('cat', f'/proc/{pid}/status')
+    require('TracerPid:\t0' in status, 'a tracer shows')
+    process.stdin.write('and\n')
+    process.stdin.flush()
+    require(process.stdout.readline().split()[:2] == ['and', '/usr/share'], 'the program sees another directory')
+    # The guest's own view of its environment: what mosrun adds, and nothing else.
+    natively = shown('env').splitlines()
+    away = shown('mosrun', '-r', 'node2', '--require', 'env').splitlines()
+    added = {one.split('=')[0] for one in set(away) - set(natively)}
+    require(added == {'LD_PRELOAD', 'MOSIX_NODE'}, f'env: {added}')
+    process.stdin.close()
+    require(process.wait(60) == 0, f'status {process.returncode}')
+
+
+def computing_is_asleep_at_home(lab):
+    """Its processor time is the away node's: at home it shows none, and mosps has it."""
+    process, pid = lab.start('mosrun', '-r', 'node2', '--require', *SPINNER)
+    lab.until_away(pid)
+
+    def away_ms():
+        _, out, _ = lab.run('mosps', '--json')
+        return next(row['cpu_away_ms'] for row in json.loads(out) if row['pid'] == pid)
+    lab.until('mosps counts its time', lambda: away_ms() > 1000)
+    _, out, _ = lab.run('ps', '-o', 'stat=,cputimes=', '-p', str(pid))
+    state, seconds = out.split()
+    require(state[0] == 'S' and int(seconds) == 0, f'ps: {out}')
+    process.kill()
+
+
+def debugger_at_home(lab):
+    """gdb and strace meet the deputy. The program notices nothing, and a traced process is not moved."""
+    process, pid = lab.start('mosrun', '-r', 'node2', '--require', *COUNTER)
+    lab.until_away(pid)
+    require(answers(process, 'one'), 'no answer')
+    status, out, err = lab.run('gdb', '-nx', '-batch', '-p', str(pid), '-ex', 'info threads')
+    require(status == 0 and '* 1 ' in out, f'gdb: {status} {out} {err}')
+    require(answers(process, 'two') and lab.where(pid) == 'node2', 'it has suffered from gdb')
+    strace = subprocess.Popen(lab.words('node1', ['strace', '-o', '/dev/null', '-p', str(pid)]),
+                              stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    lab.started.append(strace)
+    require('attached' in strace.stderr.readline(), 'strace is not attached')
+    require(answers(process, 'three'), 'no answer under strace')
+    status, _, err = lab.run('migrate', str(pid), 'home')
+    require(status == 1 and 'trace' in err, f'migrate of a traced process: {status} {err!r}')
+    require(answers(process, 'four') and lab.where(pid) == 'node2', 'it has suffered from the refusal')
+    strace.terminate()
+    strace.wait(60)
+    status, _, err = lab.run('migrate', str(pid), 'home')
+    require(status == 0, f'after strace: {err!r}')
+    status, out, err = lab.run('gdb', '-nx', '-batch', '-p', str(pid), '-ex', 'info threads')
+    require(status == 0 and answers(process, 'five'), f'gdb at home: {out} {err}')
+    status, _, err = lab.run('migrate', str(pid), 'node2')
+    require(status == 0 and answers(process, 'six'), f'away again: {err!r}')
+    process.stdin.close()
+    require(process.wait(60) == 0, f'status {process.returncode}')
+    lab.nothing_left()
+
+
+def built(name, *commands):
+    folder = tempfile.mkdtemp(prefix='mosix-outside-')
+    os.chmod(folder, 0o755)
+    path = os.path.join(folder, name)
+    for command in commands:
+        subprocess.run([word.replace('OUT', path) for word in command[:-1]], input=command[-1], text=True, check=True)
+    return path
+
+
+def other_kinds_of_programs(lab):
+    """i386, musl and static programs in a tree that lives away: their own output, and not a word of ours."""
+    hello = '#include <stdio.h>\n#include <unistd.h>\nint main(void) { puts("KIND"); fflush(stdout); return 7; }\n'
+    i386 = ('.globl _start\n_start: movl $4, %eax\nmovl $1, %ebx\nmovl $text, %ecx\nmovl $5, %edx\nint $0x80\n'
+            'movl $1, %eax\nmovl $7, %ebx\nint $0x80\n.data\ntext: .ascii "i386\\n"\n')
+    programs = {
+        'i386': built('i386', ['as', '--32', '-o', 'OUT.o', i386], ['ld', '-m', 'elf_i386', '-o', 'OUT', 'OUT.o', '']),
+        'musl': built('musl', ['musl-gcc', '-x', 'c', '-o', 'OUT', '-', hello.replace('KIND', 'musl')]),
+        'muslstatic': built('muslstatic', ['musl-gcc', '-static', '-x', 'c', '-o', 'OUT', '-',
+                                           hello.replace('KIND', 'muslstatic')]),
+        'static': built('static', ['gcc', '-static', '-x', 'c', '-o', 'OUT', '-', hello.replace('KIND', 'static')]),
+    }
+    for name, path in programs.items():
+        for words in (['-h'], ['-r', 'node2']):
+            status, out, err = lab.run('mosrun', *words, 'sh', '-c', '"$1"; echo $?', 'sh', path)
+            require((status, out, err) == (0, f'{name}\n7\n', ''), f'{name} {words}: {status} {out!r} {err!r}')
+        for words in (['-h'], ['-r', 'node2']):
+            status, out, err = lab.run('mosrun', *words, path)
+            told = err.count('\n') if name == 'i386' and words != ['-h'] else 0
+            require((status, out) == (7, f'{name}\n') and err.count('\n') == told,
+                    f'{name} {words}: {status} {out!r} {err!r}')
+    status, out, err = lab.run('mosrun', '-r', 'node2', programs['i386'])
+    require('32-bit' in err and err.count('\n') == 1, f'what mosrun says of i386: {err!r}')
+    status, out, err = lab.run('mosrun', '-r', 'node2', '--require', programs['i386'])
+    require(status == 125 and out == '' and '32-bit' in err, f'--require: {status} {out!r} {err!r}')
+    for path in programs.values():
+        shutil.rmtree(os.path.dirname(path))
+    lab.nothing_left()
+
+
+# ---- mostrace, on programs that we did not write
+
+def trace_of_a_command(lab):
+    """Every line has what the program passed, what it got, who answered, and what of the time was home's."""
+    status, out, err = lab.run('sh', '-c', 'mostrace -r node2 --json -o /run/trace cat /etc/hostname; echo status $?; '
+                               'cat /run/trace')
+    require(status == 0, err)
+    head, *lines = out.splitlines()
+    events = [json.loads(line) for line in lines if line.startswith('{')]
+    require('status 0' in out and len(events) > 10, f'{out!r} {err!r}')
+    opened = next(one for one in events if one['text'].startswith('openat(AT_FDCWD, "/etc/hostname"'))
+    require(opened['number'] == 257 and opened['args'][0] & 0xffffffff == 0xffffff9c and opened['args'][1] > 4096 and
+            opened['result'] >= 3 and opened['result_text'] == str(opened['result']), f'{opened}')
+    for one in events:
+        require(0 <= one['home_ns'] <= one['round_trip_ns'], f'{one}')
+        if one['answered_by'] == 'home':
+            require(one['home_ns'] > 0, f'home answered in no time: {one}')
+    read = next(one for one in events if one['text'].startswith(f'read({opened["result"]}, "node1'))
+    require(read['number'] == 0 and read['args'][0] == opened['result'] and read['args'][2] >= read['result'] == 6, f'{read}')
+
+
+def trace_options(lab):
+    script = 'cat /etc/hostname /nonexistent; /bin/true; exit 3'
+    status, out, err = lab.run('sh', '-c', 'mostrace -r node2 -f -e openat -o /run/trace sh -c "$1"; echo $?; cat /run/trace',
+                               'sh', script)
+    name, code, *lines = out.splitlines()
+    require((name, code) == ('node1', '3') and all('] openat(' in line for line in lines), f'{out}')
+    require(err == "cat: /nonexistent: No such file or directory\n", f'{err}')
+    require(any('"/nonexistent", O_RDONLY) = -1 ENOENT' in line for line in lines), f'no child in {err}')
+    status, out, err = lab.run('mostrace', '-r', 'node2', '-e', 'openat', 'sh', '-c', script)
+    require('/nonexistent", O_RDONLY' not in err, f'a child without -f: {err}')
+    status, out, err = lab.run('mostrace', '-r', 'node2', '-c', 'cat', '/etc/hostname')
+    require(re.search(r'^ *\d+\.\d+ .* openat$', err, re.M) and re.search(r' total$', err, re.M), f'-c: {err}')
+    status, out, err = lab.run('mostrace', '-r', 'node2', '-k', '-e', 'read', 'cat', '/etc/hostname')
+    require(re.search(r'^ > .*libc.*read', err, re.M), f'-k: {err}')
+    status, out, err = lab.run('mostrace', '-r', 'node2', '-T', '-e', 'write', 'cat', '/etc/hostname')
+    require(re.search(r'write\(1, "node1\\n", 6\) = 6 <home [0-9.]+[um]s = [0-9.]+[um]s here \+ [0-9.]+[um]s home and back>',
+                      err), f'-T: {err}')
+
+
+def trace_of_a_running_process(lab):
+    process, pid = lab.start('mosrun', '-r', 'node2', '--require', *COUNTER)
+    lab.until_away(pid)
+    require(answers(process, 'one'), 'no answer')
+    tracer = subprocess.Popen(lab.words('node1', ['mostrace', '-e', 'read,write', '-p', str(pid)]),
+                              stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    lab.started.append(tracer)
+    # It says nothing before the first call: lines are given until it has seen one.
+    seen = []
+    for number in range(100):
+        require(answers(process, f'line{number}'), 'no answer under mostrace')
+        if select.select([tracer.stderr], [], [], 0.05)[0]:
+            seen.append(tracer.stderr.readline())
+            break
+    require(seen and re.match(rf'\[{pid}\] (read|write)\([01], "line', seen[0]), f'{seen}')
+    process.stdin.close()
+    require(process.wait(60) == 0, f'status {process.returncode}')
+    _, rest = tracer.communicate(timeout=60)
+    require(tracer.returncode == 0, f'{tracer.returncode} {rest}')
+
+
+CASES = [what_home_sees, computing_is_asleep_at_home, debugger_at_home, other_kinds_of_programs, trace_of_a_command,
+         trace_options, trace_of_a_running_process,
+         report_of_short_programs, report_of_one_short_program, children_that_only_fork, child_that_moved, killed_child,
          own_time_of_visits]
 
 sys.exit(run_cases(CASES))

@@ -6,10 +6,12 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import unittest
 
 from standin import ToolTest, refusal
 
+HERE = os.path.dirname(os.path.realpath(__file__))
 STATUS = {"ok": True, "node": "node1", "id": 1, "version": "0.1.0", "uid": 0, "uptime_s": 75, "guests": 2, "away": 3,
           "kernel": "6.1.0", "nodes": 4}
 NODES = {"ok": True, "nodes": [
@@ -98,14 +100,14 @@ class Check(ToolTest):
                        "seccomp user notification", "seccomp: WAIT_KILLABLE_RECV", "seccomp: SYNC_WAKE_UP",
                        "seccomp: ADDFD", "userfaultfd", "PAGEMAP_SCAN with asynchronous protection",
                        "soft-dirty marks", "io_uring", "io_uring: DEFER_TASKRUN", "io_uring: socket in the ring",
-                       "io_uring: no mapping, no descriptor", "locked memory for rings", "mosixd", "cluster key",
-                       "node node1", "node node2"):
+                       "io_uring: no mapping, no descriptor", "locked memory for rings", "mosixd", "settings",
+                       "cluster key", "node node1", "node node2"):
             self.assertIn(wanted, found)
         for finding in found.values():
             if not finding["ok"]:
                 self.assertTrue(finding["lost"] and finding["cure"], finding)
             if os.geteuid() == 0 and "node" not in finding["feature"].split()[0] and finding["feature"] not in (
-                    "mosixd", "cluster key"):
+                    "mosixd", "settings", "cluster key"):
                 self.assertIsNotNone(finding["root"], finding)
                 self.assertIsNotNone(finding["user"], finding)
 
@@ -114,6 +116,7 @@ class Check(ToolTest):
         self.assertFalse(node["ok"])
         self.assertIn("firewall", node["cure"])
         self.assertIn("7230", node["cure"])
+        self.assertIn("Connection refused", (node["root"] or node["user"])["detail"])
 
     def test_key(self):
         self.assertIn("mosctl key", self.findings()["cluster key"]["cure"])
@@ -121,6 +124,77 @@ class Check(ToolTest):
         self.assertEqual(self.findings()["cluster key"]["cure"], f"chmod 600 {self.scratch}/cluster.key")
         self.make_key()
         self.assertTrue(self.findings()["cluster key"]["ok"])
+
+    def test_key_of_the_settings(self):
+        """key_file in mosix.toml, or in the settings of the mosixd that runs, wherever it has them from."""
+        elsewhere = os.path.join(self.scratch, "elsewhere.key")
+        with open(os.path.join(self.scratch, "mosix.toml"), "w", encoding="ascii") as file:
+            file.write(f'key_file = "{elsewhere}"\n')
+        self.make_key()
+        for environment in (None, self.nowhere()):
+            finding = self.findings(env=environment)["cluster key"]
+            self.assertFalse(finding["ok"])
+            self.assertIn(elsewhere, finding["cure"])
+        os.rename(os.path.join(self.scratch, "cluster.key"), elsewhere)
+        for environment in (None, self.nowhere()):
+            self.assertTrue(self.findings(env=environment)["cluster key"]["ok"])
+        self.standin.answers["status"] = dict(STATUS, key_file="/of/another/config.key")
+        self.assertIn("/of/another/config.key", self.findings()["cluster key"]["cure"])
+
+    def test_wrong_settings(self):
+        path = os.path.join(self.scratch, "mosix.toml")
+        with open(path, "w", encoding="ascii") as file:
+            file.write('node_name = "x"\nmax_guest = 4\n')
+        finding = self.findings(env=self.nowhere())["settings"]
+        self.assertFalse(finding["ok"])
+        detail = (finding["root"] or finding["user"])["detail"]
+        self.assertIn(f'{path}:2: unknown setting "max_guest"', detail)
+        self.assertIn("--check-config", finding["cure"])
+
+    def test_cures_of_nodes(self):
+        """A firewall, a mosixd that does not run, another key and another version want different things."""
+        for code, words in ((errno.ETIMEDOUT, ("firewall", "9999")), (errno.EHOSTUNREACH, ("firewall", "9999")),
+                            (errno.ECONNREFUSED, ("start mosixd", "9999")), (errno.EACCES, ("keys differ",)),
+                            (errno.EPROTO, ("version",))):
+            with self.subTest(code=code):
+                node = dict(NODES["nodes"][1], code=code)
+                self.standin.answers.update(status=dict(STATUS, port=9999), nodes={"ok": True, "nodes": [node]})
+                cure = self.findings()["node node2"]["cure"]
+                for word in words:
+                    self.assertIn(word, cure)
+
+    def without(self, *words):
+        if os.geteuid() != 0:
+            self.skipTest("needs root, for a mount namespace")
+        return self.findings("--kernel", prefix=(sys.executable, os.path.join(HERE, "lacking.py"), *words, "--"))
+
+    def test_yama(self):
+        for scope, cure in (("1", "sysctl kernel.yama.ptrace_scope=0"), ("2", "sysctl kernel.yama.ptrace_scope=1"),
+                            ("3", "reboot")):
+            with self.subTest(scope=scope):
+                found = self.without("yama/ptrace_scope=" + scope, "-101")  # ptrace
+                for name in ("ptrace of an adopted process", "ptrace of any own process"):
+                    self.assertFalse(found[name]["ok"])
+                    self.assertIn(cure, found[name]["cure"])
+                    self.assertIn("kernel.yama.ptrace_scope is " + scope, found[name]["cure"])
+
+    def test_apparmor(self):
+        found = self.without("apparmor_restrict_unprivileged_userns=1", "-272")  # unshare
+        for name in ("user namespace", "pid namespace", "mount namespace with an empty root"):
+            self.assertFalse(found[name]["ok"])
+            self.assertIn("kernel.apparmor_restrict_unprivileged_userns=0", found[name]["cure"])
+            self.assertIn("mosix-supervisor", found[name]["cure"])
+        found = self.without("unprivileged_userns_clone=0", "-272")
+        self.assertIn("kernel.unprivileged_userns_clone=1", found["user namespace"]["cure"])
+
+    def test_io_uring_switched_off(self):
+        for value in ("1", "2"):
+            found = self.without("io_uring_disabled=" + value, "-425")
+            for name in ("io_uring", "io_uring: DEFER_TASKRUN", "io_uring: no mapping, no descriptor"):
+                self.assertFalse(found[name]["ok"])
+                self.assertIn("sysctl kernel.io_uring_disabled=0", found[name]["cure"])
+                self.assertFalse(found[name]["essential"])
+        self.assertIn("seccomp profile", self.without("-425")["io_uring"]["cure"])
 
     def test_no_daemon(self):
         self.make_key()
@@ -143,6 +217,7 @@ class Check(ToolTest):
         found = self.findings("--kernel", prefix=("prlimit", "--memlock=65536:65536"))
         finding = found["locked memory for rings"]
         self.assertEqual(finding["user"], {"ok": False, "detail": "only 8 rings of all processes of a user (64 KiB)"})
+        self.assertIn("LimitMEMLOCK", finding["cure"])
 
     @unittest.skipUnless(shutil.which("setpriv") and os.geteuid() == 0, "needs setpriv and root")
     def test_as_user_only(self):

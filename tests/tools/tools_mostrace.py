@@ -99,7 +99,7 @@ class Attached(MostraceTest):
         for option, head in (("-t", "01:01:01 "), ("-tt", "01:01:01.000123 "), ("-ttt", "3661.000123 ")):
             self.assertEqual(self.trace(option, events=[OPEN]).stderr, head + LINES["open"] + "\n")
         self.assertEqual(self.trace("-T", events=[OPEN, READ]).stderr,
-                         LINES["open"].replace("45us>", "45us = 12us + 33us at home>") + "\n" + LINES["read"] + "\n")
+                         LINES["open"].replace("45us>", "45us = 12us here + 33us home and back>") + "\n" + LINES["read"] + "\n")
 
     def test_stacks(self):
         one = dict(OPEN, stack=["libc.so.6(__open64+0x12) [0x7f00]", "cat(main+0x5)"])

@@ -8,6 +8,7 @@ using mosix::parse_run_options;
 using mosix::RunOptions;
 using Words = std::vector<std::string>;
 using Where = RunOptions::Where;
+using Lock = RunOptions::Lock;
 
 TEST_CASE("every form of a node") {
   for (const Words& words : {Words{"-r", "node2", "x"}, Words{"-rnode2", "x"}, Words{"-node2", "x"}}) {
@@ -29,16 +30,24 @@ TEST_CASE("the last place wins") {
 }
 
 TEST_CASE("clusters of switches, and what is none") {
-  auto options = parse_run_options({"-bLk", "x"});
+  auto options = parse_run_options({"-bLF", "x"});
   REQUIRE(options);
   CHECK(options->where == Where::kBest);
-  CHECK(options->locked);
-  CHECK(options->keep_lock);
+  CHECK(options->lock == Lock::kLock);
+  CHECK(options->tolerant);
   CHECK(parse_run_options({"-bar", "x"})->node == "bar");
   CHECK_FALSE(parse_run_options({"-z", "x"}));
-  auto last = parse_run_options({"-L", "-l", "x"});
-  CHECK_FALSE(last->locked);
-  CHECK(last->unlocked);
+  CHECK(parse_run_options({"x"})->lock == Lock::kKeep);
+  CHECK(parse_run_options({"-L", "-l", "x"})->lock == Lock::kUnlock);  // the last counts
+  CHECK(parse_run_options({"-lL", "x"})->lock == Lock::kLock);
+  CHECK(parse_run_options({"-Lk", "x"})->lock == Lock::kKeep);
+}
+
+TEST_CASE("whether a node was asked for") {
+  CHECK(parse_run_options({"-2", "x"})->wants_this_node());
+  CHECK(parse_run_options({"-j1-3", "x"})->wants_this_node());
+  CHECK_FALSE(parse_run_options({"-b", "x"})->wants_this_node());
+  CHECK_FALSE(parse_run_options({"-h", "x"})->wants_this_node());
 }
 
 TEST_CASE("options end at the command") {
