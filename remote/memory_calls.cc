@@ -101,7 +101,7 @@ void Supervisor::map_file(GuestThread& thread, PendingCall& call) {
     log_error("guest " + std::to_string(guest.pid) + ": descriptor for mmap");
     return call.answer(-ENOMEM);
   }
-  Result<Tracee> tracee = Tracee::seize(thread.outer_tid);
+  Result<Tracee> tracee = seize_caller(thread, call);
   if (!tracee) return call.abandon();
   tracee->interrupt();
   call.let_run_here();

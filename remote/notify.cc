@@ -261,7 +261,7 @@ void Supervisor::answer_when_interrupted(GuestThread& thread, PendingCall& call,
     thread.changed.wait_for(lock, std::chrono::milliseconds(1));
   }
   lock.unlock();
-  auto tracee = Tracee::seize(thread.outer_tid);
+  auto tracee = seize_caller(thread, call);
   if (tracee) tracee->interrupt();
   call.answer(restart_code);
   if (tracee) tracee->wait_stop(kStageTimeoutMs);

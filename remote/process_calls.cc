@@ -163,8 +163,8 @@ void Supervisor::clone_call(GuestThread& thread, PendingCall& call, Split kind) 
 
   // Now the away half. The thread is led through a plain clone whose flags are in registers, so that nobody can
   // change them; it gets its number by the namespace's last pid.
-  Result<Tracee> tracee = Tracee::seize(
-      thread.outer_tid, PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK);
+  Result<Tracee> tracee = seize_caller(
+      thread, call, PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK);
   if (!tracee) return call.abandon();
   tracee->interrupt();
   call.answer(kErestartnointr);

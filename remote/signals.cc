@@ -64,6 +64,16 @@ void Supervisor::end_giving(GuestThread& thread, Tracee& tracee) {
   tracee.set_registers(*registers);
 }
 
+Result<Tracee> Supervisor::seize_caller(GuestThread& thread, const PendingCall& call, unsigned long options) {
+  for (;;) {
+    Result<Tracee> tracee = Tracee::seize(thread.outer_tid, options);
+    // A thread of ours that could not detach from it, because it stood in its call, frees it by its own end.
+    if (tracee || tracee.error().code == ESRCH || !call.valid()) return tracee;
+    std::unique_lock lock(thread.mutex);
+    thread.changed.wait_for(lock, std::chrono::milliseconds(1));
+  }
+}
+
 void Supervisor::put_signals(GuestThread& thread, Tracee& tracee, Then then) {
   {
     std::lock_guard lock(thread.mutex);
@@ -117,19 +127,21 @@ void Supervisor::put_signals(GuestThread& thread, Tracee& tracee, Then then) {
 }
 
 void Supervisor::answer_and_deliver(GuestThread& thread, PendingCall& call, const Answer& answer) {
+  // A restart code means something only to a thread that is interrupted, whether there is a signal for it or not
+  // (home may have left the call for a move that was then called off).
+  bool restarts = !answer.run_here && answer.result <= kErestartsys && answer.result >= kErestartRestartblock;
   {
     std::lock_guard lock(thread.mutex);
     bool unpark = answer.run_here && !thread.waiting.empty();  // the mask may change
-    if (!thread.has_signal() && !unpark) return answer.apply(call);
+    if (!thread.has_signal() && !unpark && !restarts) return answer.apply(call);
   }
   std::unique_lock tracing = lock_tracer(thread);
   if (!tracing) {
     // Whoever moves the guest gives it the signals, when it stands and before its state is taken.
-    if (!answer.run_here && answer.result < -511 && answer.result > -520)
-      return answer_when_interrupted(thread, call, answer.result);
+    if (restarts) return answer_when_interrupted(thread, call, answer.result);
     return answer.apply(call);
   }
-  Result<Tracee> tracee = Tracee::seize(thread.outer_tid);
+  Result<Tracee> tracee = seize_caller(thread, call);
   if (!tracee) return answer.apply(call);  // it is being killed
   tracee->interrupt();
   answer.apply(call);
@@ -151,7 +163,7 @@ void Supervisor::deliver_in_sigsuspend(GuestThread& thread, PendingCall& call) {
     thread.waiting.erase(thread.waiting.begin());
   }
   int number = signal_number(first.info);
-  Result<Tracee> tracee = Tracee::seize(thread.outer_tid);
+  Result<Tracee> tracee = seize_caller(thread, call);
   if (!tracee) return call.abandon();
   send_signal(thread, number);
   call.let_run_here();
@@ -172,7 +184,7 @@ void Supervisor::deliver_under_mask(GuestThread& thread, PendingCall& call, uint
   // handler's frame and returns -EINTR, as it would have from the call itself.
   std::unique_lock tracing = lock_tracer(thread);
   if (!tracing) return answer_when_interrupted(thread, call, kErestartnohand);
-  Result<Tracee> tracee = Tracee::seize(thread.outer_tid);
+  Result<Tracee> tracee = seize_caller(thread, call);
   if (!tracee) return call.abandon();
   tracee->interrupt();
   call.answer(-EINTR);

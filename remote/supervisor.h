@@ -165,6 +165,8 @@ class Supervisor {
   static void end_giving(GuestThread& thread, Tracee& tracee);
   /// The right to trace the thread; none while the guest is being moved, for then the mover has it.
   static std::unique_lock<std::mutex> lock_tracer(GuestThread& thread);
+  /// Fails only if the thread is being killed: of a call that is not answered then nobody hears.
+  static Result<Tracee> seize_caller(GuestThread& thread, const PendingCall& call, unsigned long options = 0);
 
   // --- split_calls.cc
   void split_call(GuestThread& thread, PendingCall& call, const SyscallRow& row);
