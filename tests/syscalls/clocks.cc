@@ -41,6 +41,16 @@ void clocks_never_go_back() {
   }
 }
 
+/// A thread that does nothing but read clocks is stopped in the middle of reading one, wherever it is stopped.
+void reading_without_end() {
+  const double begun = now(CLOCK_MONOTONIC);
+  for (double last = begun; last < begun + 0.3;) {
+    const double next = now(CLOCK_MONOTONIC);
+    CHECK(next >= last && next < last + 20);
+    last = next;
+  }
+}
+
 void clocks_agree() {
   // The same clock by libc's fast way and by the kernel's call.
   for (clockid_t clock : {CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_BOOTTIME}) {
@@ -255,6 +265,7 @@ void time_zones_come_from_files() {
 int main(int argc, char** argv) {
   return check::run(argc, argv,
                     {{"clocks-never-go-back", clocks_never_go_back},
+                     {"reading-without-end", reading_without_end},
                      {"clocks-agree", clocks_agree},
                      {"parent-and-child-share-the-clock", parent_and_child_share_the_clock},
                      {"sleeps-last", sleeps_last},
