@@ -203,6 +203,8 @@ class MoveOut {
   Error roll_back(Error error) {
     log_debug("move of process " + std::to_string(record_.pid) + ": " + error.message());
     if (reached_ == Reached::kDeputies) {
+      // The guest was quick: it has executed another program, at home, before we heard that it runs.
+      if (!hands_.held() && record_.place().epoch != epoch()) return error;
       Result<uint64_t> calls = calls_accepted(record_.pid, window());
       if (!calls || *calls != 0) return lost(std::move(error));
     }
@@ -347,7 +349,9 @@ class MoveOn {
   Error roll_back(Error error) {
     log_debug("move of process " + std::to_string(record_.pid) + ": " + error.message());
     if (reserved_at_new_) (void)to_->send(ControlType::kForget, here_);
-    if (!turned_.empty()) {
+    // An exec, which ends a guest at home wherever it is, has set the place itself.
+    bool ours = record_.place().epoch == here_.epoch;
+    if (!turned_.empty() && (hands_.held() || ours)) {
       Status back = turn_back();
       if (!back) {
         log_error("process " + std::to_string(record_.pid) + " cannot go back: " + back.error().message());
@@ -355,7 +359,7 @@ class MoveOn {
       }
     }
     hands_.release();
-    record_.set_place(was_);
+    if (ours) record_.set_place(was_);
     if (ordered_) (void)from_->send(ControlType::kResume, here_);
     return error;
   }
