@@ -22,7 +22,7 @@ run_clang() {
 # Guests and the agent are not instrumented; mosixd, custodian, supervisor and the unit tests are.
 run_thread() {
   scripts/build.sh --thread &&
-    TSAN_OPTIONS=halt_on_error=1 MOSIX_TEST_BUILD=$(scripts/build.sh --thread --print-dir) scripts/test.sh
+    TSAN_OPTIONS=halt_on_error=1 MOSIX_TEST_SLOWNESS=5 MOSIX_TEST_BUILD=$(scripts/build.sh --thread --print-dir) scripts/test.sh
 }
 
 # Everything that a kernel later than 6.1 adds is switched off; then each feature by itself.

@@ -4,6 +4,7 @@
 # nothing failed. Arguments go to `meson test` (names, --suite unit, -v).
 #   MOSIX_TEST_BUILD=build      run the tests of another build folder (it is built as it is configured)
 #   MOSIX_TEST_NO_SETUP=1       do not look at packages
+#   MOSIX_TEST_SLOWNESS=5       everything takes so many times as long, as under the thread sanitizer
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -22,6 +23,7 @@ export UBSAN_OPTIONS=${UBSAN_OPTIONS:-halt_on_error=1:print_stacktrace=1}
 
 # Without arguments: everything but the suite `moves`, which scripts/test-all.sh runs.
 [[ $# -gt 0 ]] || set -- --no-suite moves
-meson test -C "$dir" --no-rebuild --print-errorlogs --num-processes 2 "$@"
+meson test -C "$dir" --no-rebuild --print-errorlogs --num-processes 2 \
+  --timeout-multiplier "${MOSIX_TEST_SLOWNESS:-1}" "$@"
 status=$?
 python3 scripts/tally.py "$dir/meson-logs/testlog.json" "$status"

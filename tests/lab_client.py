@@ -25,7 +25,10 @@ def socket_path():
     return run_dir + '/mosixd.sock'
 
 
-def ask(request, limit=60.0):
+SLOWNESS = int(os.environ.get('MOSIX_TEST_SLOWNESS', '1'))
+
+
+def ask(request, limit=60.0 * SLOWNESS):
     """The reply to one request; raises DaemonError if it is a refusal, OSError if there is no daemon."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(limit)
@@ -57,7 +60,7 @@ def guests_elsewhere():
     return sum(node.get('guests', 0) for node in ask({'op': 'nodes'})['nodes'] if node.get('up'))
 
 
-def wait_until_quiet(limit=10.0):
+def wait_until_quiet(limit=10.0 * SLOWNESS):
     """Waits until no process is looked after and no node has a guest. Returns what is left, as text."""
     end = time.monotonic() + limit
     while True:

@@ -30,6 +30,7 @@ import tempfile
 import threading
 import time
 
+SLOWNESS = int(os.environ.get('MOSIX_TEST_SLOWNESS', '1'))  # under sanitizers: limits are so many times longer
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 import lab_client  # noqa: E402
@@ -47,7 +48,7 @@ class Program:
     """One line of a list: name, programs it needs, limit in seconds, generator of its input, command."""
 
     def __init__(self, name, needs, limit, command):
-        self.name, self.needs, self.limit, self.command = name, needs, limit, command
+        self.name, self.needs, self.limit, self.command = name, needs, limit * SLOWNESS, command
 
     def missing(self):
         return [need for need in self.needs if shutil.which(need) is None]

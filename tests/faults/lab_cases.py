@@ -14,7 +14,8 @@ import sys
 import tempfile
 import time
 
-LIMIT = 60  # seconds for any one command; a hang is a failure
+SLOWNESS = int(os.environ.get('MOSIX_TEST_SLOWNESS', '1'))
+LIMIT = 60 * SLOWNESS  # seconds for any one command; a hang is a failure
 
 
 class Failure(Exception):
@@ -69,7 +70,7 @@ class Lab:
         status, out, _ = self.run('mosctl', 'where', str(pid))
         return out.strip() if status == 0 else 'gone'
 
-    def until(self, what, condition, limit=30):
+    def until(self, what, condition, limit=30 * SLOWNESS):
         end = time.monotonic() + limit
         while not condition():
             require(time.monotonic() < end, f'after {limit} s it was still not so that {what}')

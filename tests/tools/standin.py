@@ -11,7 +11,7 @@ import tempfile
 import threading
 import unittest
 
-TIMEOUT = 30
+TIMEOUT = 30 * int(os.environ.get("MOSIX_TEST_SLOWNESS", "1"))
 
 
 class Standin:

@@ -324,8 +324,10 @@ long raw_i386_getpid() {
 }
 
 void live_under_filter(Observed& observed) {
-  void* window = mmap(reinterpret_cast<void*>(kWindow), kWindowBytes, PROT_NONE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+  // By number, like what follows: a sanitizer's own mmap and munmap know nothing of an address without shadow.
+  auto* window = reinterpret_cast<void*>(syscall(SYS_mmap, kWindow, kWindowBytes, PROT_NONE,
+                                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE,
+                                                 -1, 0));
   char* page =
       static_cast<char*>(mmap(nullptr, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
   std::atomic<int> listener = -1;
@@ -347,7 +349,6 @@ void live_under_filter(Observed& observed) {
   observed.x32_notified = was_marked(syscall(SYS_getpid | 0x40000000));
   const long i386 = raw_i386_getpid();
   observed.i386_notified = i386 == -kMark || i386 == -38;  // a kernel without it says ENOSYS by itself
-  // By number: a sanitizer's own munmap would look at shadow memory that the window has none of.
   observed.anonymous_passed =
       syscall(SYS_mmap, nullptr, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != -1;
   observed.file_map_notified = was_marked(syscall(SYS_mmap, nullptr, 4096, PROT_READ, MAP_PRIVATE, 0, 0));

@@ -14,6 +14,21 @@
 #include <string>
 #include <vector>
 
+/// The thread sanitizer has a thread of its own in each process, forked ones too, and makes a fork of vfork.
+#if defined(__SANITIZE_THREAD__)
+inline constexpr bool kThreadSanitizer = true;
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+inline constexpr bool kThreadSanitizer = true;
+#else
+inline constexpr bool kThreadSanitizer = false;
+#endif
+#else
+inline constexpr bool kThreadSanitizer = false;
+#endif
+/// Threads of a forked child that has started none.
+inline constexpr int kThreadsOfChild = kThreadSanitizer ? 2 : 1;
+
 class Child {
  public:
   /// A program; its standard input and output are ours.
