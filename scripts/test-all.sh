@@ -12,7 +12,8 @@ bad=()
 
 run_test() { scripts/test.sh; }
 
-# Programs and calls while their processes are moved every 200 ms, and at each of their move points.
+# Programs and calls while their processes are moved every 200 ms, and at each of their move points, in the optimised
+# build, whose timing is another.
 run_moves() { scripts/build.sh && MOSIX_TEST_BUILD=build scripts/test.sh --suite moves; }
 
 run_clang() {

@@ -21,8 +21,6 @@ fi
 export ASAN_OPTIONS=${ASAN_OPTIONS:-abort_on_error=0:detect_leaks=0:detect_stack_use_after_return=0}
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-halt_on_error=1:print_stacktrace=1}
 
-# Without arguments: everything but the suite `moves`, which scripts/test-all.sh runs.
-[[ $# -gt 0 ]] || set -- --no-suite moves
 meson test -C "$dir" --no-rebuild --print-errorlogs --num-processes 2 \
   --timeout-multiplier "${MOSIX_TEST_SLOWNESS:-1}" "$@"
 status=$?
