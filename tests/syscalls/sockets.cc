@@ -407,7 +407,8 @@ void receive_time_limit() {
   char byte;
   const double start = check::seconds_of(CLOCK_MONOTONIC);
   CHECK_FAILS(recv(pair.a, &byte, 1, 0), EAGAIN);
-  CHECK(check::seconds_of(CLOCK_MONOTONIC) - start >= 0.039);
+  // The limit is counted in ticks of the kernel, of which the first has begun: of 4 ms each as a rule, of 10 at most.
+  CHECK(check::seconds_of(CLOCK_MONOTONIC) - start >= 0.029);
 }
 
 void udp_addresses() {
