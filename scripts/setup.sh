@@ -1,7 +1,11 @@
 #!/usr/bin/env bash
 # Installs the Debian 12 packages that build, tests, benchmarks and demo need; only what is missing. Quiet
-# unless something goes wrong. Asks sudo when it is not root. `--list` prints the packages and ends.
+# unless something goes wrong. Asks sudo when it is not root. `--list` prints the packages and ends. `--vm` adds
+# what tests/vm needs, an emulator and its helpers (some 90 MB installed); its kernel is fetched by the test.
 set -euo pipefail
+
+with_vm=no
+if [[ ${1-} == --vm ]]; then with_vm=yes; shift; fi
 
 build=(gcc g++ clang meson ninja-build pkg-config clang-format binutils
   libc6-dev libfmt-dev libexpected-dev libcli11-dev nlohmann-json3-dev libtomlplusplus-dev doctest-dev
@@ -10,8 +14,10 @@ build=(gcc g++ clang meson ninja-build pkg-config clang-format binutils
 lab=(iproute2 util-linux procps)
 programs=(bash coreutils gawk mawk perl python3 sqlite3 gzip xz-utils zstd tar findutils openssl curl make tmux
   vim less ffmpeg povray povray-includes netcat-openbsd man-db)
+vm=(qemu-system-x86 ipxe-qemu busybox-static kmod)
 # The clang build with sanitizers needs its runtime library, which clang itself only recommends.
 packages=("${build[@]}" "${lab[@]}" "${programs[@]}" libclang-rt-dev)
+[[ $with_vm == no ]] || packages+=("${vm[@]}")
 
 if [[ ${1-} == --list ]]; then
   printf '%s\n' "${packages[@]}"
@@ -23,7 +29,10 @@ for package in "${packages[@]}"; do
   state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
   [[ $state == installed ]] || missing+=("$package")
 done
-if [[ ${#missing[@]} -eq 0 ]]; then
+# The test asks apt for the kernel's version, and apt forgets its lists in many images.
+lists=yes
+[[ $with_vm == no ]] || apt-cache show linux-image-cloud-amd64 >/dev/null 2>&1 || lists=no
+if [[ ${#missing[@]} -eq 0 && $lists == yes ]]; then
   echo "setup: all ${#packages[@]} packages are installed"
   exit 0
 fi
@@ -46,5 +55,5 @@ apt() { # keeps apt silent while it works, shows everything when it fails
 
 echo "setup: installing ${#missing[@]} packages: ${missing[*]}"
 apt update
-apt install -y --no-install-recommends "${missing[@]}"
+[[ ${#missing[@]} -eq 0 ]] || apt install -y --no-install-recommends "${missing[@]}"
 echo "setup: done"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What does not run for every change, because it takes its time: the other compiler, the thread sanitizer, the
 # paths for older kernels, fuzz campaigns and soaks. scripts/test-all.sh [PART...], where PART is one of
-# test moves clang thread features fuzz soak; without, all in this order. Every part ends with its own line; the
+# test moves vm clang thread features fuzz soak; without, all in this order. Every part ends with its own line; the
 # status is 0 only if all of them succeeded.
 #   MOSIX_SOAK_MINUTES (20), MOSIX_FUZZ_SECONDS (120, for each fuzzer)
 set -uo pipefail
@@ -15,6 +15,9 @@ run_test() { scripts/test.sh; }
 # Programs and calls while their processes are moved every 200 ms, and at each of their move points, in the optimised
 # build, whose timing is another.
 run_moves() { scripts/build.sh && MOSIX_TEST_BUILD=build scripts/test.sh --suite moves; }
+
+# Debian 12's own kernel, 6.1, in an emulator.
+run_vm() { scripts/setup.sh --vm && scripts/build.sh && MOSIX_TEST_BUILD=build scripts/test.sh --suite vm; }
 
 run_clang() {
   scripts/build.sh --sanitize --clang && MOSIX_TEST_BUILD=$(scripts/build.sh --sanitize --clang --print-dir) scripts/test.sh
@@ -59,7 +62,7 @@ run_fuzz() {
 run_soak() { scripts/soak.sh "${MOSIX_SOAK_MINUTES:-20}"; }
 
 parts=("$@")
-[[ ${#parts[@]} -gt 0 ]] || parts=(test moves clang thread features fuzz soak)
+[[ ${#parts[@]} -gt 0 ]] || parts=(test moves vm clang thread features fuzz soak)
 for part in "${parts[@]}"; do
   declare -F "run_$part" >/dev/null || { echo "test-all: no part $part" >&2; exit 2; }
   echo "== $part"
