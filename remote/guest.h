@@ -103,7 +103,6 @@ struct Guest {
   bool being_held = false;            ///< a thread of ours keeps those still that compute
   std::atomic<bool> ended{false};     ///< gone, or being killed by us: its death is no news
   std::atomic<bool> left{false};      ///< home has said that it is not here any more
-  std::map<int, int> led_files;  ///< while it is rebuilt: descriptors for its own mmap calls, by number
   std::vector<ReleaseRange> at_home;  ///< memory that home still keeps, released once the move has proved itself
   int busy = 0;             ///< forks and execs under way, which a freeze waits for
 

@@ -84,7 +84,7 @@ void Supervisor::serve_call(PendingCall& call) {
     if (call.valid()) log_error("call of a thread that is not known: " + std::to_string(call.outer_tid()));
     return call.answer(-ENOSYS);
   }
-  if (thread->led) return serve_led_call(*thread, call);
+  if (thread->led) return call.let_run_here();  // a tracer of ours has the thread make it
   bool begun = false;
   {
     std::unique_lock lock(thread->mutex);
@@ -123,21 +123,6 @@ void Supervisor::serve_call(PendingCall& call) {
   thread->answered_restart = call.result() <= kErestartsys && call.result() >= kErestartRestartblock;
   if (!thread->ended && drained) rest(thread);
   thread->changed.notify_all();
-}
-
-/// A call that a tracer of ours has the thread make: it runs here. A mapping finds its file under the number
-/// that the tracer has put into the call.
-void Supervisor::serve_led_call(GuestThread& thread, PendingCall& call) {
-  if (call.number() == SYS_mmap && (call.args()[3] & MAP_ANONYMOUS) == 0) {
-    int fd = -1;
-    {
-      std::lock_guard lock(thread.guest->mutex);
-      auto found = thread.guest->led_files.find(static_cast<int>(call.args()[4]));
-      if (found != thread.guest->led_files.end()) fd = found->second;
-    }
-    if (fd < 0 || !call.give_descriptor(fd, static_cast<int>(call.args()[4]))) return call.answer(-EBADF);
-  }
-  call.let_run_here();
 }
 
 /// After its first forwarded call a guest can no longer go back to what home kept of it: the call has happened.

@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <time.h>
@@ -40,6 +41,7 @@ constexpr uint64_t kFilterFlags = 1 /* TSYNC */ | 8 /* NEW_LISTENER */ | 16 /* T
 constexpr uint64_t kSsDisable = 2, kSsOnstack = 1;
 constexpr size_t kArgStart = 7;  ///< in ProcessState::mm
 constexpr int kImageLimitMs = 60000;
+constexpr size_t kMaxGift = 253;  ///< SCM_MAX_FD: descriptors in one message
 
 int64_t clock_now(clockid_t clock) {
   timespec t{};
@@ -96,6 +98,7 @@ struct Supervisor::Building {
   std::shared_ptr<Guest> guest;
   std::vector<Tracee> tracees;  ///< in the order of state.threads
   std::vector<std::shared_ptr<CachedFile>> files;
+  UniqueFd file_socket;  ///< the other end is the only descriptor of the stub, number 0
   UniqueFd userfaultfd;  ///< of the stub's address space; empty where there is none
   std::vector<sock_filter> filter;
 };
@@ -269,15 +272,83 @@ Status Supervisor::prepare_stub(Building& building) {
   uint64_t window_end = window + kWindowBytes;
   batch.add(SYS_munmap, {0, window});
   batch.add(SYS_munmap, {window_end, kAddressSpaceEnd - window_end});
+  uint64_t ends_at = batch.reserve(2 * sizeof(int));
+  batch.add(SYS_socketpair, {AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends_at});
   size_t opened = batch.add(SYS_userfaultfd, {O_CLOEXEC | UFFD_USER_MODE_ONLY}, true);
   TRY_VOID(batch.run(tracee));
-  if (auto inner = static_cast<int>(batch.result(opened)); inner >= 0) {
+  int ends[2];
+  TRY_VOID(batch.fetch(ends_at, ends, sizeof ends));
+  if (ends[0] != 0) return fail(EBADF, "the stub has descriptors of its own");
+  building.file_socket.reset(static_cast<int>(syscall(SYS_pidfd_getfd, guest.pidfd.get(), ends[1], 0)));
+  if (!building.file_socket) return fail_errno("take the stub's socket");
+  auto inner = static_cast<int>(batch.result(opened));
+  if (inner >= 0)
     building.userfaultfd.reset(static_cast<int>(syscall(SYS_pidfd_getfd, guest.pidfd.get(), inner, 0)));
-    batch.clear();
-    batch.add(SYS_close, {static_cast<uint64_t>(inner)});
-    TRY_VOID(batch.run(tracee));
-  }
+  batch.clear();
+  batch.add(SYS_close_range, {1, ~0u, 0});
+  TRY_VOID(batch.run(tracee));
   TRY(building.filter, build_guest_filter(window, kWindowBytes, guest.ring_bytes != 0));
+  return {};
+}
+
+/// Sends the image's files to the stub and adds the calls that receive and map them, and close them with all else.
+/// Where the descriptors' numbers will be found: they are counted on from 1, as the kernel gives out the lowest.
+/// (Over a socket and not by its own notified calls, each of which would be a change of threads there and back.)
+Result<std::vector<uint64_t>> Supervisor::add_file_maps(Batch& batch, const Building& building) {
+  std::vector<CachedFile*> files;
+  std::map<CachedFile*, uint64_t> numbers;
+  for (const std::shared_ptr<CachedFile>& file : building.files)
+    if (file != nullptr && numbers.emplace(file.get(), files.size() + 1).second) files.push_back(file.get());
+  std::vector<uint64_t> gifts;
+  for (size_t first = 0; first < files.size(); first += kMaxGift) {
+    size_t count = std::min(kMaxGift, files.size() - first);
+    alignas(cmsghdr) char control[CMSG_SPACE(kMaxGift * sizeof(int))] = {};
+    char byte = 0;
+    iovec part{&byte, 1};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = CMSG_SPACE(count * sizeof(int));
+    cmsghdr* head = CMSG_FIRSTHDR(&message);
+    head->cmsg_level = SOL_SOCKET;
+    head->cmsg_type = SCM_RIGHTS;
+    head->cmsg_len = CMSG_LEN(count * sizeof(int));
+    for (size_t i = 0; i < count; ++i) {
+      int fd = files[first + i]->read_only_fd();
+      memcpy(CMSG_DATA(head) + i * sizeof(int), &fd, sizeof fd);
+    }
+    if (sendmsg(building.file_socket.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT) != 1)
+      return fail_errno("give the remote its files");
+
+    gifts.push_back(batch.reserve(message.msg_controllen));
+    message.msg_control = reinterpret_cast<void*>(gifts.back());
+    part.iov_base = reinterpret_cast<void*>(batch.reserve(1));
+    message.msg_iov = reinterpret_cast<iovec*>(batch.place(&part, sizeof part));
+    batch.add(SYS_recvmsg, {0, batch.place(&message, sizeof message), MSG_CMSG_CLOEXEC});
+  }
+  for (size_t i = 0; i < building.files.size(); ++i) {
+    if (building.files[i] == nullptr) continue;
+    const Area& area = building.state.areas[i];
+    batch.add(SYS_mmap, {area.start, area.end - area.start, area.protection, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE,
+                         numbers[building.files[i].get()], area.offset});
+  }
+  batch.add(SYS_close_range, {0, ~0u, 0});
+  return gifts;
+}
+
+Status Supervisor::check_gifts(const Batch& batch, const std::vector<uint64_t>& gifts) {
+  int expected = 1;
+  for (uint64_t at : gifts) {
+    cmsghdr head{};
+    TRY_VOID(batch.fetch(at, &head, sizeof head));
+    if (head.cmsg_type != SCM_RIGHTS || head.cmsg_len < CMSG_LEN(0) || head.cmsg_len > CMSG_LEN(kMaxGift * sizeof(int)))
+      return fail(EBADMSG, "the remote did not get its files");
+    std::vector<int> numbers((head.cmsg_len - CMSG_LEN(0)) / sizeof(int));
+    TRY_VOID(batch.fetch(at + CMSG_LEN(0), numbers.data(), numbers.size() * sizeof(int)));
+    for (int number : numbers)
+      if (number != expected++) return fail(EBADMSG, "the remote has its files under other numbers");
+  }
   return {};
 }
 
@@ -326,6 +397,7 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
     if (area.kind == AreaKind::kStack) flags |= MAP_GROWSDOWN | MAP_STACK;
     batch.add(SYS_mmap, {area.start, bytes, area.protection, flags, ~0ull, 0});
   }
+  TRY(std::vector<uint64_t> gifts, add_file_maps(batch, building));
   struct rlimit stack_limit {};
   if (prlimit(outer, RLIMIT_STACK, nullptr, &stack_limit) == 0 && state.stack_limit != 0) {
     stack_limit.rlim_cur = std::min<rlim_t>(state.stack_limit, stack_limit.rlim_max);
@@ -345,6 +417,7 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
     batch.add(SYS_rt_sigaction, {static_cast<uint64_t>(signal), batch.place(words, sizeof words), 0, 8});
   }
   TRY_VOID(batch.run(tracee));
+  TRY_VOID(check_gifts(batch, gifts));
   for (const Area& area : state.areas) {
     if (area.kind != AreaKind::kVdso) continue;
     TRY(guest.vdso, check_vdso(outer, area));
@@ -416,27 +489,14 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
   start_workers(guest.listener);
   batch.clear();
   batch.add(SYS_close, {static_cast<uint64_t>(inner_listener)});
-  for (size_t i = 0; i < state.areas.size(); ++i) {
-    const Area& area = state.areas[i];
-    if (area.kind != AreaKind::kFile) continue;
-    {
-      std::lock_guard lock(guest.mutex);
-      guest.led_files[static_cast<int>(i)] = building.files[i]->read_only_fd();
-    }
-    batch.add(SYS_mmap, {area.start, area.end - area.start, area.protection, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE,
-                         i, area.offset});
-  }
   // Late, for they run while the remote works for us.
-  if (state.cpu_timers.size() == 8) {
+  bool timed = std::any_of(state.cpu_timers.begin(), state.cpu_timers.end(), [](uint64_t word) { return word != 0; });
+  if (timed && state.cpu_timers.size() == 8) {
     uint64_t timers = batch.place(state.cpu_timers.data(), 64);
     batch.add(SYS_setitimer, {ITIMER_VIRTUAL, timers, 0});
     batch.add(SYS_setitimer, {ITIMER_PROF, timers + 32, 0});
   }
   TRY_VOID(batch.run(tracee));
-  {
-    std::lock_guard lock(guest.mutex);
-    guest.led_files.clear();
-  }
   TRY_VOID(receive_pages(building, connection));
 
   for (size_t i = 0; i < state.threads.size(); ++i) {

@@ -37,6 +37,8 @@
 
 namespace mosix {
 
+class Batch;
+
 /// How a trapped call is answered.
 struct Answer {
   bool run_here = false;
@@ -132,7 +134,6 @@ class Supervisor {
   void work(std::shared_ptr<Listener> listener);
   void serve_call(PendingCall& call);
   void release_home_memory(GuestThread& thread);
-  void serve_led_call(GuestThread& thread, PendingCall& call);
   void dispatch(GuestThread& thread, PendingCall& call, const SyscallRow& row);
   void forward_call(GuestThread& thread, PendingCall& call, const SyscallRow& row);
   /// Brings the reply of a call to its end: outs, signals, answer; or makes the call again.
@@ -208,6 +209,8 @@ class Supervisor {
   void ask_home_clocks();
   void build_guest(Reserve order, std::shared_ptr<ImageQueue> queue);
   Status prepare_stub(Building& building);
+  static Result<std::vector<uint64_t>> add_file_maps(Batch& batch, const Building& building);
+  static Status check_gifts(const Batch& batch, const std::vector<uint64_t>& gifts);
   Status rebuild(Building& building, ImageConnection& connection);
   Status receive_pages(Building& building, ImageConnection& connection);
   Status start_guest(Building& building);
