@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "deputy/broken_write.h"
 #include "deputy/deputize.h"
 #include "deputy/layout.h"
 #include "deputy/page_stream.h"
@@ -56,7 +57,8 @@ class Homecoming {
     TRY_VOID(at_stage("stop the deputies", stop_deputies()));
     TRY_VOID(at_stage("lay out memory", lay_out()));
     TRY_VOID(at_stage("receive pages", receive_pages()));
-    return at_stage("drop old pages", drop_stale_pages());
+    TRY_VOID(at_stage("drop old pages", drop_stale_pages()));
+    return at_stage("go on with a write", prepare_registers());
   }
 
   Status receive_state() {
@@ -223,13 +225,29 @@ class Homecoming {
     return {};
   }
 
-  Status become_native() {
-    std::vector<user_regs_struct> registers;
+  Status prepare_registers() {
     for (const ThreadState& thread : state_.threads) {
-      registers.push_back(registers_of(thread));
-      mend_interrupted_call(registers.back(), Going::kHome, *memory_);
+      registers_.push_back(registers_of(thread));
+      mend_interrupted_call(registers_.back(), Going::kHome, *memory_);
+      if (thread.given_bytes != 0) TRY_VOID(go_on_writing(registers_.back(), thread.given_bytes));
     }
-    TRY_VOID(at_stage("go on at home", make_native(hands_.threads(), *memory_, site_, state_, registers)));
+    return {};
+  }
+
+  Status go_on_writing(user_regs_struct& registers, uint64_t done) {
+    Batch batch(place_);
+    batch.add(SYS_mmap, 0, rest_of_write_bytes(registers), PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, ~0ull,
+              0);
+    TRY_VOID(run(batch, "map room for the rest of a write"));
+    auto at = static_cast<uint64_t>(batch.result(0));
+    TRY(RestOfWrite rest, rest_of_write(registers, done, at, *memory_));
+    TRY_VOID(memory_->write(at, rest.bytes.data(), rest.bytes.size()));
+    registers = rest.registers;
+    return {};
+  }
+
+  Status become_native() {
+    TRY_VOID(at_stage("go on at home", make_native(hands_.threads(), *memory_, site_, state_, registers_)));
     record_.set_place({});
     hands_.release();
     return {};
@@ -250,6 +268,7 @@ class Homecoming {
   AgentPlace place_;
   user_regs_struct deputy_registers_{};
   std::vector<PageSpan> received_;
+  std::vector<user_regs_struct> registers_;  ///< to go on with, in the order of state_.threads
   MoveReport report_;
 };
 

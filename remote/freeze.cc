@@ -382,9 +382,6 @@ void Supervisor::move_guest(MoveOrder order, bool home, std::shared_ptr<ImageQue
     TRY_VOID(freeze(frozen));
     TRY(ProcessState state, capture(frozen, order.epoch));
     if (home) {
-      // Home's kernel could not be told where to go on.
-      for (const ThreadState& thread : state.threads)
-        if (thread.given_bytes != 0) return fail(EAGAIN, "it is in the middle of a write; try again");
       QueueConnection connection(*this, queue);
       return send_image(connection, *frozen.guest, state, Receiver::kHome);
     }

@@ -14,13 +14,16 @@ inline int move_point_fd() {
   return fd;
 }
 
-inline void move_point() {
+/// Another process is moved while this one waits.
+inline void move_point_of(pid_t pid) {
   const int fd = move_point_fd();
   if (fd < 0) return;
   char text[32];
-  const int length = snprintf(text, sizeof text, "%d\n", static_cast<int>(getpid()));
+  const int length = snprintf(text, sizeof text, "%d\n", static_cast<int>(pid));
   if (write(fd, text, static_cast<size_t>(length)) != length) return;
   char answer = 0;
   while (read(fd, &answer, 1) < 0 && errno == EINTR) {
   }
 }
+
+inline void move_point() { move_point_of(getpid()); }

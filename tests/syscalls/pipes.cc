@@ -7,8 +7,11 @@
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/select.h>
+#include <sys/socket.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 
+#include <algorithm>
 #include <atomic>
 #include <thread>
 #include <vector>
@@ -107,6 +110,79 @@ void blocking_writer_and_reader() {
   int ended = -1;
   CHECK_EQ(waitpid(writer, &ended, 0), writer);
   CHECK_EQ(ended, 0);
+}
+
+unsigned char pattern(size_t at) { return static_cast<unsigned char>(at * 31 >> 3); }
+
+/// A write that is blocked in its middle while its process moves, from place to place and home.
+template <class Give>
+void a_blocked_write_moves(int in, int out, Give give) {
+  constexpr size_t kBytes = 1 << 20, kStep = 30000;
+  fflush(stdout);
+  const pid_t writer = fork();
+  CHECK(writer >= 0);
+  if (writer == 0) {
+    close(in);
+    std::vector<unsigned char> data(kBytes);
+    for (size_t i = 0; i < kBytes; ++i) data[i] = pattern(i);
+    _exit(give(out, data.data(), kBytes) == static_cast<ssize_t>(kBytes) ? 0 : 1);
+  }
+  close(out);
+  std::vector<unsigned char> buffer(kStep);
+  size_t total = 0;
+  bool right = true;
+  for (int round = 0;; ++round) {
+    if (round < 8) {
+      // Blocked is who has filled what there is.
+      for (int before = -1, now = 0; now == 0 || now != before;) {
+        before = now;
+        timespec pause{0, 5'000'000};
+        nanosleep(&pause, nullptr);
+        CHECK_EQ(ioctl(in, FIONREAD, &now), 0);
+      }
+      move_point_of(writer);
+    }
+    const ssize_t got = read(in, buffer.data(), buffer.size());
+    if (got <= 0) break;
+    for (ssize_t i = 0; i < got; ++i)
+      right = right && buffer[static_cast<size_t>(i)] == pattern(total + static_cast<size_t>(i));
+    total += static_cast<size_t>(got);
+  }
+  CHECK_EQ(total, kBytes);
+  CHECK(right);
+  close(in);
+  int ended = -1;
+  CHECK_EQ(waitpid(writer, &ended, 0), writer);
+  CHECK_EQ(ended, 0);
+}
+
+std::vector<iovec> in_pieces(unsigned char* data, size_t bytes) {
+  std::vector<iovec> pieces;
+  for (size_t at = 0, step = 1; at < bytes; at += step, step = step * 7 % 99991 + 1) {
+    step = std::min(step, bytes - at);
+    pieces.push_back({data + at, step});
+  }
+  return pieces;
+}
+
+void blocked_writes_move() {
+  int line[2];
+  CHECK_EQ(pipe(line), 0);
+  a_blocked_write_moves(line[0], line[1],
+                        [](int out, unsigned char* data, size_t bytes) { return write(out, data, bytes); });
+  CHECK_EQ(pipe(line), 0);
+  a_blocked_write_moves(line[0], line[1], [](int out, unsigned char* data, size_t bytes) {
+    std::vector<iovec> pieces = in_pieces(data, bytes);
+    return writev(out, pieces.data(), static_cast<int>(pieces.size()));
+  });
+  CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, line), 0);
+  a_blocked_write_moves(line[0], line[1], [](int out, unsigned char* data, size_t bytes) {
+    std::vector<iovec> pieces = in_pieces(data, bytes);
+    msghdr message{};
+    message.msg_iov = pieces.data();
+    message.msg_iovlen = pieces.size();
+    return sendmsg(out, &message, 0);
+  });
 }
 
 void broken_pipe() {
@@ -369,6 +445,7 @@ int main(int argc, char** argv) {
                     {{"there-and-back", there_and_back},
                      {"non-blocking-and-partial", non_blocking_and_partial},
                      {"blocking-writer-and-reader", blocking_writer_and_reader},
+                     {"blocked-writes-move", blocked_writes_move},
                      {"broken-pipe", broken_pipe},
                      {"poll-sees-states", poll_sees_states},
                      {"select-sees-states", select_sees_states},

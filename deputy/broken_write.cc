@@ -1,0 +1,135 @@
+#include "deputy/broken_write.h"
+
+#include <limits.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+
+#include <cstring>
+
+namespace mosix {
+namespace {
+
+constexpr uint64_t kPage = 4096;
+constexpr uint64_t kCodeBytes = 128;  ///< data begins behind
+
+/// Machine code, put together by hand: there is so little of it.
+class Code {
+ public:
+  void add(std::initializer_list<uint8_t> bytes) { bytes_.insert(bytes_.end(), bytes); }
+  void add32(uint64_t value) { add_value(static_cast<uint32_t>(value)); }
+  void add64(uint64_t value) { add_value(value); }
+  size_t size() const { return bytes_.size(); }
+  std::vector<uint8_t> take() { return std::move(bytes_); }
+
+ private:
+  template <class T>
+  void add_value(T value) {
+    auto* first = reinterpret_cast<const uint8_t*>(&value);
+    bytes_.insert(bytes_.end(), first, first + sizeof value);
+  }
+  std::vector<uint8_t> bytes_;
+};
+
+/// From the syscall instruction on. Natively the call changes rax, rcx and r11 alone; nothing is put on the stack,
+/// whose red zone may be in use.
+std::vector<uint8_t> code_for(const user_regs_struct& original, uint64_t done, size_t* behind_syscall) {
+  Code code;
+  code.add({0x0f, 0x05});        // syscall
+  *behind_syscall = code.size();
+  code.add({0x48, 0x8d, 0x88});  // lea done(%rax),%rcx
+  code.add32(done);
+  code.add({0x48, 0x85, 0xc0});  // test %rax,%rax
+  code.add({0x79, 0x05});        // jns over the next one
+  code.add({0xb9});              // mov $done,%ecx: what went wrong, the next call meets
+  code.add32(done);
+  code.add({0x44, 0x89, 0xd8});  // mov %r11d,%eax: the flags as they were
+  code.add({0x88, 0xc4});        // mov %al,%ah
+  code.add({0x9e});              // sahf
+  code.add({0x48, 0x89, 0xc8});  // mov %rcx,%rax
+  code.add({0x48, 0xbe});        // movabs rsi
+  code.add64(original.rsi);
+  code.add({0x48, 0xba});        // movabs rdx
+  code.add64(original.rdx);
+  code.add({0x49, 0xba});        // movabs r10
+  code.add64(original.r10);
+  code.add({0x48, 0xb9});        // movabs rcx
+  code.add64(original.rip);
+  code.add({0xff, 0xe1});        // jmp *%rcx
+  return code.take();
+}
+
+Result<std::vector<iovec>> rest_of_vector(uint64_t address, uint64_t count, uint64_t done,
+                                          const ProcessMemory& memory) {
+  if (count > IOV_MAX) return fail(EINVAL, "the vector of a write");
+  std::vector<iovec> pieces(count);
+  TRY_VOID(memory.read(address, pieces.data(), count * sizeof(iovec)));
+  while (!pieces.empty() && pieces.front().iov_len <= done) {
+    done -= pieces.front().iov_len;
+    pieces.erase(pieces.begin());
+  }
+  if (pieces.empty()) return fail(EINVAL, "the vector of a write has changed");
+  pieces.front().iov_base = static_cast<char*>(pieces.front().iov_base) + done;
+  pieces.front().iov_len -= done;
+  return pieces;
+}
+
+template <class T>
+uint64_t append(std::vector<uint8_t>& bytes, uint64_t at, const T* items, size_t count) {
+  uint64_t address = at + bytes.size();
+  auto* first = reinterpret_cast<const uint8_t*>(items);
+  bytes.insert(bytes.end(), first, first + count * sizeof(T));
+  return address;
+}
+
+}  // namespace
+
+uint64_t rest_of_write_bytes(const user_regs_struct& registers) {
+  bool vectors = registers.orig_rax == SYS_writev || registers.orig_rax == SYS_pwritev ||
+                 registers.orig_rax == SYS_sendmsg;
+  return vectors ? kPage + IOV_MAX * sizeof(iovec) : kPage;
+}
+
+Result<RestOfWrite> rest_of_write(const user_regs_struct& registers, uint64_t done, uint64_t at,
+                                  const ProcessMemory& memory) {
+  constexpr uint64_t kMostBytes = 0x7ffff000;  // MAX_RW_COUNT
+  if (done > kMostBytes) return fail(EBADMSG, "a write cannot have given so much");
+  RestOfWrite rest{{}, registers};
+  size_t behind_syscall = 0;
+  rest.bytes = code_for(registers, done, &behind_syscall);
+  rest.bytes.resize(kCodeBytes);
+  rest.registers.rip = at + behind_syscall;
+  switch (registers.orig_rax) {
+    case SYS_write:
+    case SYS_sendto:
+    case SYS_pwrite64:
+      rest.registers.rsi += done;
+      rest.registers.rdx -= done;
+      if (registers.orig_rax == SYS_pwrite64) rest.registers.r10 += done;
+      return rest;
+    case SYS_writev:
+    case SYS_pwritev: {
+      TRY(std::vector<iovec> pieces, rest_of_vector(registers.rsi, registers.rdx, done, memory));
+      rest.registers.rsi = append(rest.bytes, at, pieces.data(), pieces.size());
+      rest.registers.rdx = pieces.size();
+      if (registers.orig_rax == SYS_pwritev) rest.registers.r10 += done;
+      return rest;
+    }
+    case SYS_sendmsg: {
+      // Names and control messages have gone with the first part.
+      msghdr header{};
+      TRY_VOID(memory.read(registers.rsi, &header, sizeof header));
+      TRY(std::vector<iovec> pieces, rest_of_vector(reinterpret_cast<uint64_t>(header.msg_iov),
+                                                    header.msg_iovlen, done, memory));
+      msghdr own{};
+      own.msg_iov = reinterpret_cast<iovec*>(append(rest.bytes, at, pieces.data(), pieces.size()));
+      own.msg_iovlen = pieces.size();
+      rest.registers.rsi = append(rest.bytes, at, &own, 1);
+      return rest;
+    }
+    default:
+      return fail(EBADMSG, "call " + std::to_string(registers.orig_rax) + " is not one that is broken off");
+  }
+}
+
+}  // namespace mosix
