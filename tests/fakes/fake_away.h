@@ -62,7 +62,14 @@ class FakeSupervisor {
   /// A guest whose image came from another supervisor, with a token of its own.
   FakeGuest& adopt(const FakeGuest& other, uint32_t epoch);
   Reserved reserved(int pid);
-  void forget(int pid) { guests_.erase(pid); }
+  /// The remote has ended, which a supervisor always says.
+  void forget(int pid) {
+    auto at = guests_.find(pid);
+    if (at == guests_.end()) return;
+    ProcessRef gone{pid, at->second.epoch};
+    guests_.erase(at);
+    send(ControlType::kGone, gone);
+  }
   void accept_channels(FakeGuest& guest, size_t count);
   void break_connection();
 
