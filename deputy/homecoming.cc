@@ -3,10 +3,11 @@
 #include <linux/prctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <time.h>
 
 #include <algorithm>
 
-#include "deputy/broken_write.h"
+#include "deputy/resumed_call.h"
 #include "deputy/deputize.h"
 #include "deputy/layout.h"
 #include "deputy/page_stream.h"
@@ -229,20 +230,41 @@ class Homecoming {
     for (const ThreadState& thread : state_.threads) {
       registers_.push_back(registers_of(thread));
       mend_interrupted_call(registers_.back(), Going::kHome, *memory_);
-      if (thread.given_bytes != 0) TRY_VOID(go_on_writing(registers_.back(), thread.given_bytes));
+      user_regs_struct& registers = registers_.back();
+      if (thread.given_bytes != 0)
+        TRY_VOID(go_on(registers, [&](uint64_t at) {
+          return rest_of_write(registers, thread.given_bytes, at, *memory_);
+        }));
+      if (thread.deadline_ns != 0) TRY_VOID(go_on_waiting(registers, thread.deadline_ns));
     }
     return {};
   }
 
-  Status go_on_writing(user_regs_struct& registers, uint64_t done) {
+  template <class MakeCall>
+  Status go_on(user_regs_struct& registers, MakeCall make_call) {
     Batch batch(place_);
-    batch.add(SYS_mmap, 0, rest_of_write_bytes(registers), PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, ~0ull,
+    batch.add(SYS_mmap, 0, resumed_call_bytes(registers), PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, ~0ull,
               0);
-    TRY_VOID(run(batch, "map room for the rest of a write"));
+    TRY_VOID(run(batch, "map room for the rest of a call"));
     auto at = static_cast<uint64_t>(batch.result(0));
-    TRY(RestOfWrite rest, rest_of_write(registers, done, at, *memory_));
+    TRY(ResumedCall rest, make_call(at));
     TRY_VOID(memory_->write(at, rest.bytes.data(), rest.bytes.size()));
     registers = rest.registers;
+    return {};
+  }
+
+  Status go_on_waiting(user_regs_struct& registers, int64_t deadline_ns) {
+    timespec now{};
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    constexpr int64_t kSecond = 1'000'000'000;
+    int64_t left = std::max<int64_t>(deadline_ns - now.tv_sec * kSecond - now.tv_nsec, 0);
+    if (waits_by_register(registers.orig_rax))
+      return go_on(registers, [&](uint64_t at) -> Result<ResumedCall> { return rest_of_wait(registers, left, at); });
+    bool timeval = false;
+    uint64_t address = limit_address(registers, &timeval);
+    int64_t pair[2] = {left / kSecond, left % kSecond / (timeval ? 1000 : 1)};
+    // A limit that the program cannot write stays whole, as it does natively.
+    if (address != 0) (void)write_memory(record_.pid, address, pair, sizeof pair);
     return {};
   }
 

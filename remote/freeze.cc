@@ -255,6 +255,7 @@ Result<ProcessState> Supervisor::capture(Frozen& frozen, uint32_t epoch) {
       // Signals that came and have not been given are home's to offer again.
       std::lock_guard lock(thread.mutex);
       out.given_bytes = thread.given_bytes;
+      out.deadline_ns = registers.orig_rax == thread.deadline_call ? thread.deadline_ns : 0;
       out.signals_acked = thread.signals_received;
       for (const WaitingSignal& signal : thread.waiting) out.signals_acked = std::min(out.signals_acked, signal.number - 1);
     }

@@ -190,6 +190,7 @@ void Supervisor::forward_call(GuestThread& thread, PendingCall& call, const Sysc
   NotifiedMemory memory(thread.outer_tid);
   if (uint64_t total = bytes_to_give(call.number(), call.args(), memory); total != 0)
     return give_bytes(thread, call, row, total);
+  if (has_time_limit(call.number())) return forward_timed(thread, call, row);
   Result<CallPlan> plan = plan_call(row, call.args(), memory);
   if (!plan) return bring_home(thread, call, std::string(row.name) + " carries too much");
   // What was read must have been the guest's: a pid may have been reused since. Numbers come with the call itself.

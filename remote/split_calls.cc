@@ -286,9 +286,9 @@ void Supervisor::timed_with_mask(GuestThread& thread, PendingCall& call, const S
   uint64_t mask = 0;
   if (memory.read(mask_address, &mask, sizeof mask) && has_unblocked_signal(thread, mask))
     return deliver_under_mask(thread, call, mask_address);
-  Result<CallPlan> plan = plan_call(row, call.args(), memory);
-  if (!plan) return bring_home(thread, call, std::string(row.name));
   for (;;) {
+    Result<CallPlan> plan = plan_timed(thread, call, row);
+    if (!plan) return bring_home(thread, call, std::string(row.name));
     Result<CallReply> reply = exchange(thread, *plan);
     if (reply && reply->verdict == Verdict::kDone && reply->result == -EINTR) {
       // What is left of the timeout is the program's to see, as after any interruption.
@@ -298,9 +298,15 @@ void Supervisor::timed_with_mask(GuestThread& thread, PendingCall& call, const S
         std::lock_guard lock(thread.mutex);
         waiting = !thread.waiting.empty();
       }
-      if (waiting) return deliver_under_mask(thread, call, mask_address);
+      if (waiting) {
+        {
+          std::lock_guard lock(thread.mutex);
+          thread.deadline_ns = 0;
+        }
+        return deliver_under_mask(thread, call, mask_address);
+      }
     }
-    if (finish_call(thread, call, *plan, reply)) return;
+    if (finish_call(thread, call, *plan, reply)) return end_deadline(thread, call);
   }
 }
 

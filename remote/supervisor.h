@@ -9,6 +9,7 @@
 //   notify.cc         notification workers and the way of one call through them
 //   signals.cc        putting home's signals into guest threads
 //   giving_calls.cc   write, send and their like, which a move may break off
+//   timed_calls.cc    poll, select and their like, whose time limits outlast a move
 //   split_calls.cc    calls in which both sides take part: signal actions and masks, times, limits
 //   memory_calls.cc   mappings of home's files
 //   process_calls.cc  fork, threads, exec, exit
@@ -145,6 +146,15 @@ class Supervisor {
   void lose_channel(GuestThread& thread, PendingCall& call, const Error& error);
   void trace_call(GuestThread& thread, const SyscallRow& row, const CallText& text, const PendingCall& call,
                   AnsweredBy answered_by, int64_t started_ns, uint64_t total_ns, std::vector<std::string> stack);
+
+  // --- timed_calls.cc
+  static bool has_time_limit(uint64_t number);
+  int64_t home_clock_ns();
+  void forward_timed(GuestThread& thread, PendingCall& call, const SyscallRow& row);
+  /// The call with the time that is left of its limit.
+  Result<CallPlan> plan_timed(GuestThread& thread, PendingCall& call, const SyscallRow& row);
+  /// Unless the call is to be made again.
+  static void end_deadline(GuestThread& thread, const PendingCall& call);
 
   // --- giving_calls.cc
   void give_bytes(GuestThread& thread, PendingCall& call, const SyscallRow& row, uint64_t total);

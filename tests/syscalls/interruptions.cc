@@ -10,10 +10,14 @@
 #include <sys/sem.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 
+#include <cstdio>
 #include <functional>
+#include <utility>
 #include <vector>
 
+#include "move_point.h"
 #include "signal_tools.h"
 
 using check::Scratch;
@@ -199,11 +203,86 @@ void interrupted_transfer_is_partial() {
   close(ends[1]);
 }
 
+/// A child that waits in `call` (which gets a descriptor that is silent until it is written to, and a time limit) is
+/// moved again and again meanwhile.
+using TimedCall = std::function<long(int, long)>;
+bool child_waits_well(const TimedCall& call, long limit_ms, bool becomes_ready) {
+  int line[2];
+  CHECK_EQ(pipe(line), 0);
+  fflush(stdout);
+  const pid_t child = fork();
+  CHECK(child >= 0);
+  if (child == 0) {
+    const double begun = check::seconds_of(CLOCK_MONOTONIC);
+    const long result = call(line[0], limit_ms);
+    const double waited = check::seconds_of(CLOCK_MONOTONIC) - begun;
+    const double limit = static_cast<double>(limit_ms) / 1000;
+    // Half of it again is for a loaded machine; a limit that begins anew with each move takes longer.
+    const bool in_time = becomes_ready ? waited < limit : waited >= limit - 0.002 && waited < 1.5 * limit;
+    _exit(result == (becomes_ready ? 1 : 0) && in_time ? 0 : 1);
+  }
+  for (int i = 0; i < 9; ++i) {
+    timespec pause{0, 90'000'000};
+    nanosleep(&pause, nullptr);
+    move_point_of(child);
+  }
+  if (becomes_ready) CHECK_EQ(write(line[1], "!", 1), 1);
+  int status = -1;
+  CHECK_EQ(waitpid(child, &status, 0), child);
+  close(line[0]);
+  close(line[1]);
+  return status == 0;
+}
+
+void time_limits_last_over_moves() {
+  const std::pair<const char*, TimedCall> calls[] = {
+      {"poll",
+       [](int fd, long ms) -> long {
+         pollfd watch{fd, POLLIN, 0};
+         const int ready = poll(&watch, 1, static_cast<int>(ms));
+         return ready == 1 && watch.revents != POLLIN ? -1 : ready;
+       }},
+      {"ppoll",
+       [](int fd, long ms) -> long {
+         pollfd watch{fd, POLLIN, 0};
+         const timespec limit{ms / 1000, ms % 1000 * 1'000'000};
+         const int ready = ppoll(&watch, 1, &limit, nullptr);
+         return ready == 1 && watch.revents != POLLIN ? -1 : ready;
+       }},
+      {"select",
+       [](int fd, long ms) -> long {
+         fd_set set;
+         FD_ZERO(&set);
+         FD_SET(fd, &set);
+         timeval limit{ms / 1000, ms % 1000 * 1000};
+         const int ready = select(fd + 1, &set, nullptr, nullptr, &limit);
+         return ready == 1 && !FD_ISSET(fd, &set) ? -1 : ready;
+       }},
+      {"epoll_wait",
+       [](int fd, long ms) -> long {
+         const int epoll = epoll_create1(0);
+         epoll_event event{};
+         event.events = EPOLLIN;
+         epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
+         const int ready = epoll_wait(epoll, &event, 1, static_cast<int>(ms));
+         close(epoll);
+         return ready;
+       }},
+  };
+  for (const auto& [name, call] : calls) {
+    const bool ends = child_waits_well(call, 1000, false);
+    const bool hears = child_waits_well(call, 20000, true);
+    if (!ends || !hears) fprintf(stderr, "%s: its end is%s right, becoming ready is%s\n", name, ends ? "" : " not", hears ? "" : " not");
+    CHECK(ends && hears);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   return check::run(argc, argv,
                     {{"blocked-calls-are-interrupted", blocked_calls_are_interrupted},
                      {"calls-go-on-after-a-handler", calls_go_on_after_a_handler},
-                     {"interrupted-transfer-is-partial", interrupted_transfer_is_partial}});
+                     {"interrupted-transfer-is-partial", interrupted_transfer_is_partial},
+                     {"time-limits-last-over-moves", time_limits_last_over_moves}});
 }

@@ -1,11 +1,14 @@
-#include "deputy/broken_write.h"
+#include "deputy/resumed_call.h"
 
 #include <limits.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
+#include <algorithm>
 #include <cstring>
+
+#include "libmosix/process/syscall_site.h"
 
 namespace mosix {
 namespace {
@@ -33,16 +36,19 @@ class Code {
 
 /// From the syscall instruction on. Natively the call changes rax, rcx and r11 alone; nothing is put on the stack,
 /// whose red zone may be in use.
-std::vector<uint8_t> code_for(const user_regs_struct& original, uint64_t done, size_t* behind_syscall) {
+std::vector<uint8_t> code_for(const user_regs_struct& original, uint64_t done) {
   Code code;
-  code.add({0x0f, 0x05});        // syscall
-  *behind_syscall = code.size();
-  code.add({0x48, 0x8d, 0x88});  // lea done(%rax),%rcx
-  code.add32(done);
-  code.add({0x48, 0x85, 0xc0});  // test %rax,%rax
-  code.add({0x79, 0x05});        // jns over the next one
-  code.add({0xb9});              // mov $done,%ecx: what went wrong, the next call meets
-  code.add32(done);
+  code.add({0x0f, 0x05});  // syscall
+  if (done != 0) {
+    code.add({0x48, 0x8d, 0x88});  // lea done(%rax),%rcx
+    code.add32(done);
+    code.add({0x48, 0x85, 0xc0});  // test %rax,%rax
+    code.add({0x79, 0x05});        // jns over the next one
+    code.add({0xb9});              // mov $done,%ecx: what went wrong, the next call meets
+    code.add32(done);
+  } else {
+    code.add({0x48, 0x89, 0xc1});  // mov %rax,%rcx
+  }
   code.add({0x44, 0x89, 0xd8});  // mov %r11d,%eax: the flags as they were
   code.add({0x88, 0xc4});        // mov %al,%ah
   code.add({0x9e});              // sahf
@@ -84,21 +90,21 @@ uint64_t append(std::vector<uint8_t>& bytes, uint64_t at, const T* items, size_t
 
 }  // namespace
 
-uint64_t rest_of_write_bytes(const user_regs_struct& registers) {
+uint64_t resumed_call_bytes(const user_regs_struct& registers) {
   bool vectors = registers.orig_rax == SYS_writev || registers.orig_rax == SYS_pwritev ||
                  registers.orig_rax == SYS_sendmsg;
   return vectors ? kPage + IOV_MAX * sizeof(iovec) : kPage;
 }
 
-Result<RestOfWrite> rest_of_write(const user_regs_struct& registers, uint64_t done, uint64_t at,
+Result<ResumedCall> rest_of_write(const user_regs_struct& registers, uint64_t done, uint64_t at,
                                   const ProcessMemory& memory) {
   constexpr uint64_t kMostBytes = 0x7ffff000;  // MAX_RW_COUNT
   if (done > kMostBytes) return fail(EBADMSG, "a write cannot have given so much");
-  RestOfWrite rest{{}, registers};
-  size_t behind_syscall = 0;
-  rest.bytes = code_for(registers, done, &behind_syscall);
+  if (done == 0) return fail(EINVAL, "nothing is written yet");
+  ResumedCall rest{{}, registers};
+  rest.bytes = code_for(registers, done);
   rest.bytes.resize(kCodeBytes);
-  rest.registers.rip = at + behind_syscall;
+  rest.registers.rip = at + kSyscallInstructionBytes;
   switch (registers.orig_rax) {
     case SYS_write:
     case SYS_sendto:
@@ -130,6 +136,26 @@ Result<RestOfWrite> rest_of_write(const user_regs_struct& registers, uint64_t do
     default:
       return fail(EBADMSG, "call " + std::to_string(registers.orig_rax) + " is not one that is broken off");
   }
+}
+
+bool waits_by_register(uint64_t number) {
+  return number == SYS_poll || number == SYS_epoll_wait || number == SYS_epoll_pwait;
+}
+
+ResumedCall rest_of_wait(const user_regs_struct& registers, int64_t left_ns, uint64_t at) {
+  constexpr int64_t kNsPerMs = 1'000'000;
+  ResumedCall rest{code_for(registers, 0), registers};
+  auto ms = static_cast<uint64_t>((std::max<int64_t>(left_ns, 0) + kNsPerMs - 1) / kNsPerMs);
+  (registers.orig_rax == SYS_poll ? rest.registers.rdx : rest.registers.r10) = ms;
+  rest.registers.rip = at + kSyscallInstructionBytes;
+  return rest;
+}
+
+uint64_t limit_address(const user_regs_struct& registers, bool* timeval) {
+  *timeval = registers.orig_rax == SYS_select;
+  if (registers.orig_rax == SYS_ppoll) return registers.rdx;
+  if (registers.orig_rax == SYS_select || registers.orig_rax == SYS_pselect6) return registers.r8;
+  return 0;
 }
 
 }  // namespace mosix
