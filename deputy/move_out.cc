@@ -42,6 +42,9 @@ DeputyPeer peer_of(const AwayNode& node, const Reserved& reserved, uint32_t epoc
   return peer;
 }
 
+/// As much as is on its way in any case, in the buffers of the connection and of the node.
+constexpr uint64_t kAheadBytes = 16 << 20;
+
 class MoveOut {
  public:
   MoveOut(ProcessRecord& record, std::shared_ptr<AwayNode> node, uint32_t epoch, HeldProcess& hands)
@@ -88,9 +91,10 @@ class MoveOut {
     capture_->state.window_base = window;
     ring_places_ = rings_need_places() && ring_places_are_free(maps);
     TRY(ProcStat stat, read_proc_stat(record_.pid));
+    resident_bytes_ = stat.rss_pages * kPageBytes;
     Reserve order{record_.pid,
                   epoch(),
-                  stat.rss_pages * kPageBytes,
+                  resident_bytes_,
                   window,
                   clock_now(CLOCK_MONOTONIC),
                   clock_now(CLOCK_BOOTTIME),
@@ -134,12 +138,14 @@ class MoveOut {
 
   Status send_image() {
     TRY_VOID(node_->send(ControlType::kImageState, capture_->state));
+    // Pages do not depend on the answer, save where a file can no longer be read: few of them need not wait for
+    // it. Many do, for it may be a refusal.
+    bool ahead = resident_bytes_ <= kAheadBytes;
     std::vector<bool> sent = capture_->whole_areas;
-    TRY_VOID(send_pages([](size_t) { return true; }));
-    // The answer has come meanwhile. Pages do not depend on it, save where a file can no longer be read.
+    if (ahead) TRY_VOID(send_pages([](size_t) { return true; }));
     TRY(FileNeed need, expect<FileNeed>(mailbox_.box(), ControlType::kNeed, kStageTimeoutMs));
     TRY_VOID(send_files(need));
-    TRY_VOID(send_pages([&](size_t i) { return capture_->whole_areas[i] && !sent[i]; }));
+    TRY_VOID(send_pages([&](size_t i) { return !ahead || (capture_->whole_areas[i] && !sent[i]); }));
     TRY_VOID(node_->send(ControlType::kImageEnd, ProcessRef{record_.pid, epoch()}));
     TRY(ProcessRef ready, expect<ProcessRef>(mailbox_.box(), ControlType::kReady, kStageTimeoutMs));
     (void)ready;
@@ -241,6 +247,7 @@ class MoveOut {
   bool ring_places_ = false;
   std::vector<MapEntry> maps_;
   std::vector<uint8_t> page_buffer_;
+  uint64_t resident_bytes_ = 0;
   uint64_t site_ = 0;
   std::optional<ProcessMemory> memory_;
   MoveReport report_;

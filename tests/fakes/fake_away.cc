@@ -81,6 +81,15 @@ ControlMessage FakeSupervisor::expect(ControlType type) {
   return message;
 }
 
+ControlMessage FakeSupervisor::expect_after_pages(ControlType type) {
+  for (;;) {
+    ControlMessage message = must(receive_control(control_.get()));
+    if (message.type == static_cast<uint16_t>(ControlType::kPages)) continue;
+    REQUIRE(message.type == static_cast<uint16_t>(type));
+    return message;
+  }
+}
+
 ThreadState& FakeSupervisor::thread(int pid, int tid) {
   for (ThreadState& thread : guests_.at(pid).state.threads)
     if (thread.tid == tid) return thread;

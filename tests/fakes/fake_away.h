@@ -42,6 +42,8 @@ class FakeSupervisor {
 
   /// Next control message from the custodian, which must be of this type.
   ControlMessage expect(ControlType type);
+  /// Pages before it are dropped.
+  ControlMessage expect_after_pages(ControlType type);
   template <class M>
   M expect_as(ControlType type) {
     return decode_message<M>(expect(type).body).value();
