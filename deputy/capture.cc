@@ -178,7 +178,8 @@ Bytes bytes_of(const user_regs_struct& registers) {
   return Bytes(first, first + sizeof registers);
 }
 
-Status capture_threads(StoppedProcess& process, const ProcessMemory& memory, Capture& capture) {
+Status capture_threads(StoppedProcess& process, const ProcessMemory& memory, const std::vector<CallAtHome>& calls,
+                       Capture& capture) {
   for (Tracee& tracee : process.threads) {
     user_regs_struct home{};
     TRY(ThreadState thread, capture_thread(tracee, process.pid, &home));
@@ -187,6 +188,11 @@ Status capture_threads(StoppedProcess& process, const ProcessMemory& memory, Cap
     mend_interrupted_call(away, Going::kAway, memory);
     if (static_cast<int64_t>(home.rax) == kEintr) home = away;
     thread.given_bytes = make_broken_write_again(away, memory);
+    bool made_again = static_cast<int64_t>(away.rax) < 0;
+    if (const CallAtHome* own = made_again ? own_call_of(calls, away) : nullptr) {
+      thread.given_bytes += own->done;
+      thread.deadline_ns = own->deadline_ns;
+    }
     thread.registers = bytes_of(away);
     capture.home_registers.push_back(home);
     capture.state.threads.push_back(std::move(thread));

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "deputy/batch.h"
+#include "deputy/resumed_call.h"
 #include "libmosix/common/messages.h"
 #include "libmosix/process/maps.h"
 
@@ -23,7 +24,9 @@ struct Capture {
 };
 
 /// Before the agent is in: what ptrace alone can tell. Threads get the slots 0, 1, ... in order.
-Status capture_threads(StoppedProcess& process, const ProcessMemory& memory, Capture& capture);
+/// `calls`: those that the process may be in since it came home.
+Status capture_threads(StoppedProcess& process, const ProcessMemory& memory, const std::vector<CallAtHome>& calls,
+                       Capture& capture);
 /// With the agent in: what only a thread itself can ask for. Leaves each thread with its home registers.
 Status capture_kernel_state(StoppedProcess& process, const ProcessMemory& memory, uint64_t window,
                             Capture& capture);

@@ -232,16 +232,16 @@ class Homecoming {
       mend_interrupted_call(registers_.back(), Going::kHome, *memory_);
       user_regs_struct& registers = registers_.back();
       if (thread.given_bytes != 0)
-        TRY_VOID(go_on(registers, [&](uint64_t at) {
+        TRY_VOID(go_on(registers, thread, [&](uint64_t at) {
           return rest_of_write(registers, thread.given_bytes, at, *memory_);
         }));
-      if (thread.deadline_ns != 0) TRY_VOID(go_on_waiting(registers, thread.deadline_ns));
+      if (thread.deadline_ns != 0) TRY_VOID(go_on_waiting(registers, thread));
     }
     return {};
   }
 
   template <class MakeCall>
-  Status go_on(user_regs_struct& registers, MakeCall make_call) {
+  Status go_on(user_regs_struct& registers, const ThreadState& thread, MakeCall make_call) {
     Batch batch(place_);
     batch.add(SYS_mmap, 0, resumed_call_bytes(registers), PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, ~0ull,
               0);
@@ -249,17 +249,18 @@ class Homecoming {
     auto at = static_cast<uint64_t>(batch.result(0));
     TRY(ResumedCall rest, make_call(at));
     TRY_VOID(memory_->write(at, rest.bytes.data(), rest.bytes.size()));
+    calls_.push_back({at, registers, thread.given_bytes, thread.deadline_ns});
     registers = rest.registers;
     return {};
   }
 
-  Status go_on_waiting(user_regs_struct& registers, int64_t deadline_ns) {
+  Status go_on_waiting(user_regs_struct& registers, const ThreadState& thread) {
     timespec now{};
     clock_gettime(CLOCK_MONOTONIC, &now);
     constexpr int64_t kSecond = 1'000'000'000;
-    int64_t left = std::max<int64_t>(deadline_ns - now.tv_sec * kSecond - now.tv_nsec, 0);
-    if (waits_by_register(registers.orig_rax))
-      return go_on(registers, [&](uint64_t at) -> Result<ResumedCall> { return rest_of_wait(registers, left, at); });
+    int64_t left = std::max<int64_t>(thread.deadline_ns - now.tv_sec * kSecond - now.tv_nsec, 0);
+    if (waits_with_own_limit(registers.orig_rax))
+      return go_on(registers, thread, [&](uint64_t at) -> Result<ResumedCall> { return rest_of_wait(registers, left, at); });
     bool timeval = false;
     uint64_t address = limit_address(registers, &timeval);
     int64_t pair[2] = {left / kSecond, left % kSecond / (timeval ? 1000 : 1)};
@@ -270,6 +271,7 @@ class Homecoming {
 
   Status become_native() {
     TRY_VOID(at_stage("go on at home", make_native(hands_.threads(), *memory_, site_, state_, registers_)));
+    record_.calls_at_home = std::move(calls_);
     record_.set_place({});
     hands_.release();
     return {};
@@ -290,6 +292,7 @@ class Homecoming {
   AgentPlace place_;
   user_regs_struct deputy_registers_{};
   std::vector<PageSpan> received_;
+  std::vector<CallAtHome> calls_;
   std::vector<user_regs_struct> registers_;  ///< to go on with, in the order of state_.threads
   MoveReport report_;
 };

@@ -14,6 +14,7 @@
 
 #include "deputy/away_node.h"
 #include "deputy/capture.h"
+#include "deputy/resumed_call.h"
 #include "deputy/tracer_right.h"
 #include "libmosix/common/unique_fd.h"
 
@@ -77,6 +78,7 @@ struct ProcessRecord {
   uint32_t told_epoch = 0;  ///< ... of this move's node
   TracerRight tracer;
   CpuAccount cpu_away;
+  std::vector<CallAtHome> calls_at_home;  ///< since it came home last; of whoever has claimed the process
 
   // Registry mutex.
   std::string program;

@@ -138,15 +138,25 @@ Result<ResumedCall> rest_of_write(const user_regs_struct& registers, uint64_t do
   }
 }
 
-bool waits_by_register(uint64_t number) {
-  return number == SYS_poll || number == SYS_epoll_wait || number == SYS_epoll_pwait;
+bool waits_with_own_limit(uint64_t number) {
+  return number == SYS_poll || number == SYS_epoll_wait || number == SYS_epoll_pwait || number == SYS_epoll_pwait2 ||
+         number == SYS_rt_sigtimedwait || number == SYS_semtimedop;
 }
 
 ResumedCall rest_of_wait(const user_regs_struct& registers, int64_t left_ns, uint64_t at) {
-  constexpr int64_t kNsPerMs = 1'000'000;
+  constexpr int64_t kNsPerMs = 1'000'000, kNsPerSecond = 1'000'000'000;
   ResumedCall rest{code_for(registers, 0), registers};
-  auto ms = static_cast<uint64_t>((std::max<int64_t>(left_ns, 0) + kNsPerMs - 1) / kNsPerMs);
-  (registers.orig_rax == SYS_poll ? rest.registers.rdx : rest.registers.r10) = ms;
+  left_ns = std::max<int64_t>(left_ns, 0);
+  auto limit = static_cast<uint64_t>((left_ns + kNsPerMs - 1) / kNsPerMs);
+  bool in_memory = registers.orig_rax == SYS_epoll_pwait2 || registers.orig_rax == SYS_rt_sigtimedwait ||
+                   registers.orig_rax == SYS_semtimedop;
+  if (in_memory) {
+    int64_t pair[2] = {left_ns / kNsPerSecond, left_ns % kNsPerSecond};
+    rest.bytes.resize(kCodeBytes);
+    limit = append(rest.bytes, at, pair, 2);
+  }
+  bool third = registers.orig_rax == SYS_poll || registers.orig_rax == SYS_rt_sigtimedwait;
+  (third ? rest.registers.rdx : rest.registers.r10) = limit;
   rest.registers.rip = at + kSyscallInstructionBytes;
   return rest;
 }
@@ -156,6 +166,19 @@ uint64_t limit_address(const user_regs_struct& registers, bool* timeval) {
   if (registers.orig_rax == SYS_ppoll) return registers.rdx;
   if (registers.orig_rax == SYS_select || registers.orig_rax == SYS_pselect6) return registers.r8;
   return 0;
+}
+
+const CallAtHome* own_call_of(const std::vector<CallAtHome>& calls, user_regs_struct& registers) {
+  for (const CallAtHome& call : calls) {
+    bool inside = registers.rip == call.at + kSyscallInstructionBytes && registers.orig_rax == call.original.orig_rax;
+    if (!inside) continue;
+    registers.rip = call.original.rip;
+    registers.rsi = call.original.rsi;
+    registers.rdx = call.original.rdx;
+    registers.r10 = call.original.r10;
+    return &call;
+  }
+  return nullptr;
 }
 
 }  // namespace mosix

@@ -19,6 +19,17 @@ struct ResumedCall {
   user_regs_struct registers;  ///< for the thread, once they are mapped at `at`
 };
 
+/// One that a process makes, or has made, since it came home: if it leaves again before the call has ended, the call
+/// is the program's own once more.
+struct CallAtHome {
+  uint64_t at = 0;  ///< of its mapping
+  user_regs_struct original{};
+  uint64_t done = 0;
+  int64_t deadline_ns = 0;
+};
+/// For a thread that was interrupted in such a call: its registers as if it had made its own; what it was.
+const CallAtHome* own_call_of(const std::vector<CallAtHome>& calls, user_regs_struct& registers);
+
 /// How many bytes of mapping such a call needs at most.
 uint64_t resumed_call_bytes(const user_regs_struct& registers);
 
@@ -27,10 +38,10 @@ uint64_t resumed_call_bytes(const user_regs_struct& registers);
 Result<ResumedCall> rest_of_write(const user_regs_struct& registers, uint64_t done, uint64_t at,
                                   const ProcessMemory& memory);
 
-/// For one whose time limit is in a register (poll, epoll_wait): only what is left of it. Its result is its own.
+/// For one whose time limit the kernel does not count down in the program's memory (poll, epoll_wait and others): only
+/// what is left of it. Its result is its own.
 ResumedCall rest_of_wait(const user_regs_struct& registers, int64_t left_ns, uint64_t at);
-/// Has the limit in a register.
-bool waits_by_register(uint64_t number);
+bool waits_with_own_limit(uint64_t number);
 /// Where select and its like have their limit, and the kernel itself writes what is left when they are interrupted;
 /// 0 for all others. `*timeval`: it is a struct timeval, and not a timespec.
 uint64_t limit_address(const user_regs_struct& registers, bool* timeval);

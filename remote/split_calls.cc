@@ -34,6 +34,20 @@ constexpr uint64_t kFlagsAtHome = SA_RESTART | SA_NODEFER | SA_RESETHAND | SA_NO
 /// ucontext.uc_sigmask in a signal frame, seen from the stack pointer at rt_sigreturn.
 constexpr uint64_t kFrameMaskOffset = 296;
 
+/// Which call a restart_syscall stands for: the number is loaded right before the instruction (b8 imm32, 0f 05),
+/// which the last field of /proc/.../syscall is the end of. 0 if the code looks otherwise.
+uint64_t restarted_call(int outer_tid, GuestMemory& memory) {
+  Result<std::string> text = read_proc_file(outer_tid, "syscall");
+  size_t last = text ? text->rfind(" 0x") : std::string::npos;
+  if (last == std::string::npos) return 0;
+  uint8_t code[7];
+  uint64_t end = strtoull(text->c_str() + last + 1, nullptr, 16);
+  if (!memory.read(end - sizeof code, code, sizeof code) || code[0] != 0xb8) return 0;
+  uint32_t number;
+  memcpy(&number, code + 1, sizeof number);
+  return number;
+}
+
 /// The stack pointer of a thread that is blocked in a notification: last but one field of /proc/.../syscall. Who has
 /// been woken by the notification may be here before the thread has gone to sleep (as a rule, where the kernel has no
 /// SYNC_WAKE_UP); until then the file says "running".
@@ -383,7 +397,19 @@ void Supervisor::restart(GuestThread& thread, PendingCall& call) {
   } else {
     plan = plain_plan(SYS_restart_syscall, {});
   }
-  while (!finish_call(thread, call, *plan, exchange(thread, *plan))) {
+  NotifiedMemory memory(thread.outer_tid);
+  for (;;) {
+    Result<CallReply> reply = exchange(thread, *plan);
+    if (reply && reply->verdict == Verdict::kDone && reply->result == -EINTR) {
+      // A sleep that has ended early: home's kernel has told home's memory what is left (see sleep_at_home).
+      uint64_t number = restarted_call(thread.outer_tid, memory);
+      uint64_t rest = number == SYS_nanosleep ? call.args()[1] : number == SYS_clock_nanosleep ? call.args()[3] : 0;
+      Result<CallReply> told = fail(ENOENT, "");
+      if (rest != 0) told = read_at_home(thread, rest, sizeof(timespec));
+      if (told && told->result == sizeof(timespec) && !told->outs.empty() && told->outs[0].size() == sizeof(timespec))
+        (void)memory.write(rest, told->outs[0].data(), sizeof(timespec));
+    }
+    if (finish_call(thread, call, *plan, reply)) return;
   }
 }
 
