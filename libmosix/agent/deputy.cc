@@ -27,7 +27,6 @@ namespace {
 constexpr int64_t kEPIPE = 32, kEBADMSG = 74, kENOMEM = 12;
 constexpr uint64_t kReadWrite = 3, kPrivateAnonymousFixed = 2 | 0x10 | 0x20;
 constexpr uint64_t kSigSetmask = 2;
-constexpr uint64_t kCloneThread = 0x10000, kCloneVm = 0x100;
 
 uint8_t* slot_bytes(AgentSlot* slot) { return reinterpret_cast<uint8_t*>(slot); }
 
