@@ -114,7 +114,11 @@ Result<CallPlan> Supervisor::plan_timed(GuestThread& thread, PendingCall& call, 
   }
   int64_t unit = place->form == LimitForm::kTimespec ? 1 : kNsPerUs;
   MemoryWithLimit limited(memory, args[place->argument], left / kNsPerSecond, left % kNsPerSecond / unit);
-  return plan_call(row, args, limited);
+  TRY(CallPlan plan, plan_call(row, args, limited));
+  // What comes back is another limit than the guest's memory holds, also where it is the one that went.
+  for (OutDestination& destination : plan.destinations)
+    if (destination.address == args[place->argument]) destination.unit_bytes = 0;
+  return plan;
 }
 
 void Supervisor::end_deadline(GuestThread& thread, const PendingCall& call) {

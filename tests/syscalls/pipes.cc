@@ -227,6 +227,19 @@ void poll_sees_states() {
   CHECK(check::seconds_of(CLOCK_MONOTONIC) - start >= 0.050);
 }
 
+/// Limits shorter than a move, one after the other: what is left is told as none, wherever they run out.
+void short_limits_run_out() {
+  Pipe line;
+  for (int i = 0; i < 30; ++i) {
+    fd_set in;
+    FD_ZERO(&in);
+    FD_SET(line.in, &in);
+    timeval limit{0, 10000};
+    CHECK_EQ(select(line.in + 1, &in, nullptr, nullptr, &limit), 0);
+    CHECK_EQ(limit.tv_sec * 1000000 + limit.tv_usec, 0L);
+  }
+}
+
 void select_sees_states() {
   Pipe line;
   fd_set in, out;
@@ -449,6 +462,7 @@ int main(int argc, char** argv) {
                      {"broken-pipe", broken_pipe},
                      {"poll-sees-states", poll_sees_states},
                      {"select-sees-states", select_sees_states},
+                     {"short-limits-run-out", short_limits_run_out},
                      {"epoll-levels-and-edges", epoll_levels_and_edges},
                      {"eventfd-counts", eventfd_counts},
                      {"another-thread-wakes-a-reader", another_thread_wakes_a_reader},
