@@ -408,6 +408,16 @@ void channel_submit(AgentSlot* slot) {
   reap(slot, nullptr);
 }
 
+namespace {
+
+/// Frames are made in one place: nothing that is still queued may lie there when the next one is answered.
+int64_t received(AgentSlot* slot) {
+  channel_submit(slot);
+  return slot->receive_result;
+}
+
+}  // namespace
+
 int64_t channel_receive(AgentSlot* slot, void* data, size_t bytes) {
   if (mode_is(slot, RingMode::kPlainSocket)) return receive_plain(slot, data, bytes);
   if (slot->receive_pending == 0) {
@@ -426,13 +436,13 @@ int64_t channel_receive(AgentSlot* slot, void* data, size_t bytes) {
   for (;;) {
     int64_t entered = enter(slot, 1, true);
     reap(slot, nullptr);
-    if (slot->receive_done != 0) return slot->receive_result;
+    if (slot->receive_done != 0) return received(slot);
     if (slot->send_failed != 0) return -static_cast<int64_t>(slot->send_failed);
     if (entered == -kEINVAL) return entered;  // the ring is gone
     // -EINTR also comes from SIGCONT and from tracers, without any handler: only the counters tell.
     if (load_acquire(&slot->signals_taken) != slot->signals_sent) send_waiting_signals(slot);
     // Each look at the ring may find what came, also that for a send: there is nothing more to wait for then.
-    if (slot->receive_done != 0) return slot->receive_result;
+    if (slot->receive_done != 0) return received(slot);
   }
 }
 
