@@ -101,10 +101,19 @@ Result<CallReply> exchange_raw(GuestThread& thread, FrameType type, const void* 
   {
     std::lock_guard lock(thread.mutex);
     if (thread.guest->freezing && in_move == InMove::kRefuse) return fail(kFrozen, "the guest is being moved");
-    sequence = ++thread.sequence;
+    sequence = thread.in_flight = ++thread.sequence;
     acked = thread.signals_received;
     thread.exchanging = true;
   }
+  RoundTrip measured(thread);
+  Status sent = send_frame(thread.channel.get(), type, *thread.guest, sequence, acked, body, bytes);
+  if (sent) return await_reply(thread, plan);
+  std::lock_guard lock(thread.mutex);
+  thread.exchanging = false;
+  return fail(sent.error());
+}
+
+Result<CallReply> await_reply(GuestThread& thread, const CallPlan& plan) {
   struct Done {
     GuestThread& thread;
     ~Done() {
@@ -112,16 +121,15 @@ Result<CallReply> exchange_raw(GuestThread& thread, FrameType type, const void* 
       thread.exchanging = false;
     }
   } done{thread};
-  RoundTrip measured(thread);
-  TRY_VOID(send_frame(thread.channel.get(), type, *thread.guest, sequence, acked, body, bytes));
   for (;;) {
     TRY(Frame frame, receive_frame(thread.channel.get(), thread.inbox));
     if (frame.header.type == static_cast<uint16_t>(FrameType::kSignal)) {
       TRY_VOID(note_signal_frame(thread, frame));
       continue;
     }
-    if (frame.header.type != static_cast<uint16_t>(FrameType::kReply) || frame.header.sequence != sequence)
-      return fail(EBADMSG, "unexpected frame from the deputy");
+    if (frame.header.type != static_cast<uint16_t>(FrameType::kReply) || frame.header.sequence != thread.in_flight)
+      return fail(EBADMSG, "unexpected frame from the deputy: type " + std::to_string(frame.header.type) + ", sequence " +
+                               std::to_string(frame.header.sequence) + " and not " + std::to_string(thread.in_flight));
     TRY(CallReply reply, parse_reply(plan, frame.body.data(), frame.body.size()));
     std::lock_guard lock(thread.mutex);
     for (size_t i = 0; i < reply.signals.size(); ++i)

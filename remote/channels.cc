@@ -17,6 +17,7 @@ namespace mosix {
 namespace {
 
 constexpr int kHelloLimitMs = 5000;
+constexpr int kMostLooks = 3;  ///< at a direct call, before it is taken for one that lasts
 constexpr int kRestTag = -1;  ///< in place of a thread's number
 
 std::string token_text(const uint8_t (&token)[16]) {
@@ -139,6 +140,11 @@ void Supervisor::unwatch(GuestThread& thread) {
 /// too, for the thread may never make another call. GuestThread::mutex must be held.
 void Supervisor::rest(const std::shared_ptr<GuestThread>& thread) {
   ++thread->calls;
+  DirectPath* direct = thread->direct;
+  const Guest& guest = *thread->guest;
+  bool may_go_directly = direct != nullptr && !guest.freezing && !guest.traced && !guest.no_direct && !thread->ended &&
+                         !thread->watched && !thread->has_signal() && thread->inbox.empty();
+  if (may_go_directly) direct->open(thread->signals_received);
   if (std::exchange(thread->resting, true)) return;
   std::lock_guard lock(rest_mutex_);
   at_rest_.push_back(thread);
@@ -153,10 +159,26 @@ void Supervisor::watch_those_at_rest() {
   }
   std::erase_if(threads, [this](const std::shared_ptr<GuestThread>& thread) {
     {
-      std::lock_guard lock(thread->mutex);
-      bool quiet = !thread->in_call && thread->calls == thread->calls_seen && !thread->guest->freezing;
-      thread->calls_seen = thread->calls;
+      std::unique_lock lock(thread->mutex);
+      DirectPath* direct = thread->direct;
+      uint32_t calls = thread->calls + (direct != nullptr ? direct->calls() : 0);
+      bool same = calls == std::exchange(thread->calls_seen, calls);
+      // In a call that lasts: whoever serves it brings the thread back here.
+      if (thread->in_call && same) {
+        thread->resting = false;
+        return true;
+      }
+      bool quiet = !thread->in_call && same && !thread->guest->freezing;
+      if (!quiet) thread->looks = 0;
       if (!quiet && !thread->ended) return false;
+      if (!thread->ended && direct != nullptr && !direct->close_if_idle()) {
+        // In a direct call that lasts: others know better how to wait.
+        bool lasts = direct->in_call() && ++thread->looks >= kMostLooks;
+        std::unique_lock tracing(thread->tracer_mutex, std::defer_lock);
+        lock.unlock();
+        if (lasts && tracing.try_lock()) kick_direct(*thread);
+        return false;
+      }
       if (thread->ended || !thread->has_signal()) {
         thread->resting = false;
         if (!thread->ended) watch(*thread);
@@ -207,8 +229,10 @@ void Supervisor::serve_idle_channel(const std::shared_ptr<GuestThread>& thread) 
     std::lock_guard lock(thread->mutex);
     // A freeze takes the channel's state along as it is; what is unread, home offers again.
     if (thread->in_call || thread->ended || thread->guest->freezing) return;
+    // One shot. Whoever has unwatched it meanwhile has also read what there was.
+    if (!std::exchange(thread->watched, false)) return;
+    if (DirectPath* direct = thread->direct; direct != nullptr && !direct->close_if_idle()) return rest(thread);
     thread->watcher_busy = true;
-    thread->watched = false;  // one shot
   }
   std::shared_ptr<Guest> guest = thread->guest;
   Result<Frame> frame = receive_frame(thread->channel.get(), thread->inbox);

@@ -81,6 +81,7 @@ Status Supervisor::freeze(Frozen& frozen) {
       frozen.threads.push_back(thread);
     }
   }
+  for (auto& thread : frozen.threads) TRY_VOID(shut_direct(*thread));
   for (auto& thread : frozen.threads) {
     Result<Tracee> tracee = Tracee::seize(thread->outer_tid);
     if (!tracee && tracee.error().code == ESRCH) return fail(ESRCH, "a thread ended meanwhile");
@@ -94,7 +95,7 @@ Status Supervisor::freeze(Frozen& frozen) {
   for (auto& thread : frozen.threads) {
     std::lock_guard lock(thread->mutex);
     if (!thread->exchanging) continue;
-    AbortOrder order{.pid = guest.pid, .tid = thread->tid, .sequence = thread->sequence};
+    AbortOrder order{.pid = guest.pid, .tid = thread->tid, .sequence = thread->in_flight};
     TRY_VOID(send_control(ControlType::kAbort, encode_message(order)));
   }
   for (Tracee& tracee : frozen.tracees) {
@@ -121,6 +122,7 @@ Status Supervisor::freeze(Frozen& frozen) {
       unread = !thread.answered_restart;
       thread.answered_restart = false;
     }
+    TRY_VOID(leave_code(frozen.tracees[i], agent_code(guest)));
     if (unread) mend_unread_call(frozen.tracees[i]);
     TRY_VOID(leave_vdso(frozen.tracees[i], guest.vdso));
     put_signals(thread, frozen.tracees[i], Then::kKeep);

@@ -23,6 +23,7 @@
 #include "libmosix/common/unique_fd.h"
 #include "libmosix/process/vdso.h"
 #include "libmosix/syscalls/call_plan.h"
+#include "remote/direct_path.h"
 
 namespace mosix {
 
@@ -36,7 +37,8 @@ struct WaitingSignal {
 };
 
 /// One thread of a guest with its channel. The channel has one owner at a time, who alone reads it: the worker of
-/// a call (in_call), the watcher (watcher_busy), or the mover, once neither of them has it. Others may shut it.
+/// a call (in_call), the watcher (watcher_busy), the thread itself (in a direct
+/// call), or the mover, once none of them has it. Others may shut it.
 struct GuestThread {
   std::shared_ptr<Guest> guest;
   int tid = 0;        ///< at home, and inside the sandbox
@@ -46,6 +48,9 @@ struct GuestThread {
   std::vector<uint8_t> inbox;  ///< received and not yet looked at; belongs to the channel's owner
   uint64_t cpu_before_ns = 0;  ///< processor time spent on other away nodes
   bool leaving = false;        ///< it is ending by itself; guarded by Guest::mutex
+  /// Once it may call its deputy itself (direct_calls.cc). Stays as long as the thread.
+  std::atomic<DirectPath*> direct{nullptr};
+  std::unique_ptr<DirectPath> direct_owner;
 
   /// Held by whoever has the thread under ptrace.
   std::mutex tracer_mutex;
@@ -55,12 +60,14 @@ struct GuestThread {
   std::mutex mutex;  ///< guards what follows
   std::condition_variable changed;
   bool in_call = false;       ///< a worker owns the channel
-  bool exchanging = false;    ///< ... and waits for the reply to `sequence`
+  bool exchanging = false;    ///< ... and waits for the reply to `in_flight`
   bool watched = false;       ///< the channel watcher would hear of something on the channel
   bool resting = false;       ///< out of its call, and on the list of those to be watched if they stay out of calls
   uint32_t calls = 0, calls_seen = 0;
+  int looks = 0;  ///< at the same direct call
   bool watcher_busy = false;  ///< the channel watcher owns the channel
-  uint32_t sequence = 0;
+  uint32_t sequence = 0;      ///< of the last call that a worker has sent
+  uint32_t in_flight = 0;     ///< of the call whose reply is waited for, while `exchanging`
   uint32_t signals_received = 0;  ///< number of the last signal that came over the channel; all are in our hands
   std::vector<WaitingSignal> waiting;
   bool answered_restart = false;  ///< the last call that a worker answered was answered by a restart code
@@ -117,6 +124,9 @@ struct Guest {
   CpuFigures children;               ///< of children waited for while away; only those two fields (mutex)
   std::map<int, CpuFigures> ended_children;  ///< whose end home has yet to tell the guest, by pid (mutex)
   int parent_pid = 0;                ///< for those that were forked here
+  std::atomic<bool> no_direct{false};  ///< this kernel may send it signals of its own
+  std::atomic<int> first_channel{-1};  ///< in its own table, if a thread has a direct path
+  std::mutex batch_mutex;              ///< of those who run a Batch while its other threads run
 
   std::shared_ptr<GuestThread> thread(int tid) {
     std::lock_guard lock(mutex);
@@ -130,5 +140,8 @@ struct Guest {
            (start < ring_base + ring_bytes && start + bytes > ring_base);
   }
 };
+
+/// Where the agent's code lies in it.
+inline CodeRange agent_code(const Guest& guest) { return {guest.window, guest.window + kAgentCodeBytes}; }
 
 }  // namespace mosix

@@ -95,6 +95,9 @@ void Supervisor::map_file(GuestThread& thread, PendingCall& call) {
     return call.answer(code == EBADF ? -EACCES : -code);  // not open for reading
   }
 
+  auto number = static_cast<int>(args[4]);
+  if (int first = guest.first_channel; first >= 0 && number >= first - 1 && number < first + kSlotCount)
+    return bring_home(thread, call, "mmap of a descriptor with a very high number");
   std::unique_lock tracing = lock_tracer(thread);
   if (!tracing) return answer_when_interrupted(thread, call, kErestartnointr);
   if (!call.give_descriptor((*file)->read_only_fd(), static_cast<int>(args[4]))) {

@@ -15,6 +15,7 @@
 
 #include "libmosix/common/features.h"
 #include "libmosix/common/log.h"
+#include "libmosix/common/query.h"
 #include "libmosix/syscalls/partial_transfer.h"
 #include "remote/guest_stack.h"
 #include "remote/supervisor.h"
@@ -22,8 +23,6 @@
 namespace mosix {
 namespace {
 
-/// Asked by libmosix.so at its start: natively ENOSYS; 1 means "you are away, and ours already".
-constexpr uint64_t kMosixQuery = 0x0d4f5358;
 constexpr uint64_t kX32Bit = 0x40000000;
 
 uint64_t now_ns(clockid_t clock) {
@@ -78,7 +77,7 @@ void Supervisor::work(std::shared_ptr<Listener> listener) {
 }
 
 void Supervisor::serve_call(PendingCall& call) {
-  if (call.number() == kMosixQuery) return call.answer(1);
+  if (call.number() == kQueryAway) return call.answer(1);
   std::shared_ptr<GuestThread> thread = find_thread(call.outer_tid());
   if (thread == nullptr) {
     if (call.valid()) log_error("call of a thread that is not known: " + std::to_string(call.outer_tid()));
@@ -86,6 +85,9 @@ void Supervisor::serve_call(PendingCall& call) {
   }
   if (thread->led) return call.let_run_here();  // a tracer of ours has the thread make it
   bool begun = false;
+  DirectPath* direct = thread->direct;
+  // Its call has been made directly, and is at home: that is brought to its end even if a move has begun meanwhile.
+  bool handed_over = direct != nullptr && direct->handed_over();
   {
     std::unique_lock lock(thread->mutex);
     // The worker of the call before may have answered it and not yet let go of the channel.
@@ -94,9 +96,10 @@ void Supervisor::serve_call(PendingCall& call) {
     });
     if (thread->ended) return call.abandon();
     if (thread->interrupted) return call.answer(kErestartnointr);
-    if (!thread->guest->freezing) {
+    if (!thread->guest->freezing || handed_over) {
       begun = thread->in_call = true;
       unwatch(*thread);
+      if (direct != nullptr) direct->begin_trapped_call();
     }
   }
   if (!begun) return answer_when_interrupted(*thread, call, kErestartnointr);
@@ -107,12 +110,17 @@ void Supervisor::serve_call(PendingCall& call) {
     std::lock_guard lock(thread->mutex);
     signal_first = thread->has_signal();
   }
-  if (foreign)
+  if (handed_over && adopt_direct_call(*thread, call)) {
+    // Answered.
+  } else if (foreign) {
     bring_home(*thread, call, "a 32-bit system call");
-  else if (signal_first)
+  } else if (signal_first) {
     answer_and_deliver(*thread, call, Answer::value(kErestartnointr));
-  else
+  } else if (call.number() == kQueryDirect) {
+    enable_direct(*thread, call);
+  } else {
     dispatch(*thread, call, syscall_row(call.number(), call.args()));
+  }
 
   // The thread may be in its next call by now, whose worker has the channel.
   if (call.channel_given_up()) return;

@@ -276,6 +276,7 @@ void Supervisor::clone_call(GuestThread& thread, PendingCall& call, Split kind) 
     coming.counted = false;
   }
   add_thread(record);
+  if (!is_thread && (order.flags & CLONE_VM) == 0 && guest.first_channel >= 0) drop_inherited_paths(*record, child);
   {
     std::lock_guard lock(record->mutex);
     rest(record);
@@ -398,6 +399,7 @@ void Supervisor::exit_thread(GuestThread& thread, PendingCall& call) {
     }
   }
   drop_thread(self);
+  if (DirectPath* direct = thread.direct) guest.forwarded_calls.fetch_add(direct->calls(), std::memory_order_relaxed);
   send_frame(thread.channel.get(), FrameType::kExit, guest, 0, 0, &order, sizeof order);
   // Its slot at home is free when it has shut its channel: what runs after that needs no stack.
   set_receive_timeout(thread.channel.get(), kStageTimeoutMs);

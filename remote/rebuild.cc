@@ -292,6 +292,9 @@ Status Supervisor::prepare_stub(Building& building) {
     building.userfaultfd.reset(static_cast<int>(syscall(SYS_pidfd_getfd, guest.pidfd.get(), inner, 0)));
   batch.clear();
   batch.add(SYS_close_range, {1, ~0u, 0});
+  // Who asks it finds that no thread has a direct path.
+  batch.add(SYS_mmap, {window + kDirectDirectory, kDirectDirectoryBytes, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, ~0ull, 0});
   TRY_VOID(batch.run(tracee));
   TRY(building.filter, build_guest_filter(window, kWindowBytes, guest.ring_bytes != 0));
   return {};
@@ -503,6 +506,7 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
   // Late, for they run while the remote works for us.
   bool timed = std::any_of(state.cpu_timers.begin(), state.cpu_timers.end(), [](uint64_t word) { return word != 0; });
   if (timed && state.cpu_timers.size() == 8) {
+    guest.no_direct = true;
     uint64_t timers = batch.place(state.cpu_timers.data(), 64);
     batch.add(SYS_setitimer, {ITIMER_VIRTUAL, timers, 0});
     batch.add(SYS_setitimer, {ITIMER_PROF, timers + 32, 0});

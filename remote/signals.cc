@@ -140,10 +140,16 @@ void Supervisor::answer_and_deliver(GuestThread& thread, PendingCall& call, cons
     if (!thread.has_signal() && !unpark && !restarts) return answer.apply(call);
   }
   std::unique_lock tracing = lock_tracer(thread);
-  if (!tracing) {
-    // Whoever moves the guest gives it the signals, when it stands and before its state is taken.
+  while (!tracing) {
+    // Whoever moves the guest gives it the signals, when it stands and before its state is taken; it makes no step
+    // between.
     if (restarts) return answer_when_interrupted(thread, call, answer.result);
-    return answer.apply(call);
+    {
+      std::unique_lock lock(thread.mutex);
+      thread.changed.wait(lock, [&] { return thread.interrupted || thread.ended || !thread.guest->freezing; });
+      if (thread.interrupted || thread.ended) return answer.apply(call);
+    }
+    tracing = lock_tracer(thread);
   }
   Result<Tracee> tracee = seize_caller(thread, call);
   if (!tracee) return answer.apply(call);  // it is being killed
@@ -255,6 +261,8 @@ void Supervisor::mend_unread_call(Tracee& tracee) {
 void Supervisor::deliver_to_computing(GuestThread& thread) {
   std::unique_lock tracing(thread.tracer_mutex, std::try_to_lock);
   if (!tracing || thread.guest->freezing) return;  // whoever has the thread looks at its signals afterwards
+  DirectPath* direct = thread.direct;
+  if (direct != nullptr && !direct->close_if_idle()) return;
   Result<Tracee> tracee = Tracee::seize(thread.outer_tid);
   if (!tracee) return;
   tracee->interrupt();
@@ -270,6 +278,8 @@ void Supervisor::deliver_to_computing(GuestThread& thread) {
     thread.interrupted = false;
   }
   if (!stop || stop->gone()) return;
+  // No handler on the agent's stack.
+  if (Status out = leave_code(*tracee, agent_code(*thread.guest)); !out) return log_error(out.error().message());
   mend_unread_call(*tracee);
   put_signals(thread, *tracee);
 }

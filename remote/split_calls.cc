@@ -158,6 +158,7 @@ void Supervisor::split_call(GuestThread& thread, PendingCall& call, const Syscal
     case Split::kItimer:
       // ITIMER_REAL belongs to home's clock; the two that count CPU time to where it is spent.
       if (call.args()[0] == ITIMER_REAL) return forward_call(thread, call, row);
+      if (!end_direct_calls(thread)) return answer_when_interrupted(thread, call, kErestartnointr);
       return call.let_run_here();
     case Split::kTimes: return times(thread, call, row);
     case Split::kWait: return wait_for_child(thread, call, row);
@@ -212,6 +213,8 @@ void Supervisor::set_limit(GuestThread& thread, PendingCall& call, const Syscall
   struct rlimit limit {};
   NotifiedMemory memory(thread.outer_tid);
   bool counts_here = resource == RLIMIT_CPU || resource == RLIMIT_AS || resource == RLIMIT_DATA || resource == RLIMIT_STACK;
+  if (own && resource == RLIMIT_CPU && address != 0 && !end_direct_calls(thread))
+    return answer_when_interrupted(thread, call, kErestartnointr);
   bool sets = own && counts_here && address != 0 && memory.read(address, &limit, sizeof limit).has_value();
   Result<CallPlan> plan = plan_call(row, args, memory);
   if (!plan) return bring_home(thread, call, std::string(row.name));

@@ -167,6 +167,9 @@ void Supervisor::serve_control(ControlMessage message) {
               if (order.pid == 0 || order.pid == number) {
                 guest->traced = order.on != 0;
                 guest->trace_stacks = order.stacks != 0;
+                std::lock_guard threads(guest->mutex);
+                for (auto& [tid, thread] : guest->threads)
+                  if (DirectPath* direct = thread->direct) direct->close();
               }
           },
           static_cast<TraceOrder*>(nullptr));
@@ -263,7 +266,9 @@ void Supervisor::guest_died(const ReapedGuest& reaped) {
   }
   for (auto& thread : threads) {
     std::lock_guard lock(thread->mutex);
-    if (thread->exchanging || !thread->channel) continue;
+    DirectPath* direct = thread->direct;
+    bool waits = thread->exchanging || (direct != nullptr && (direct->in_call() || direct->handed_over()));
+    if (waits || !thread->channel) continue;
     if (send_frame(thread->channel.get(), FrameType::kDie, *guest, 0, 0, &order, sizeof order)) break;
   }
   drop_guest(guest);
@@ -386,6 +391,11 @@ void Supervisor::tell_figures(Guest& guest) {
   statistics.pid = guest.pid;
   statistics.epoch = guest.epoch;
   statistics.forwarded_calls = guest.forwarded_calls;
+  {
+    std::lock_guard lock(guest.mutex);
+    for (auto& [tid, thread] : guest.threads)
+      if (DirectPath* direct = thread->direct) statistics.forwarded_calls += direct->calls();
+  }
   statistics.local_answers = guest.local_answers;
   statistics.cpu = cpu_figures(guest);
   if (auto stat = read_proc_stat(guest.outer_pid); stat && !guest.ended)

@@ -7,6 +7,7 @@
 //   supervisor.cc     start, control connection, link to mosixd, end of guests
 //   channels.cc       accepting deputies, watching idle channels
 //   notify.cc         notification workers and the way of one call through them
+//   direct_calls.cc   calls that guest threads make to their deputies themselves
 //   signals.cc        putting home's signals into guest threads
 //   giving_calls.cc   write, send and their like, which a move may break off
 //   timed_calls.cc    poll, select and their like, whose time limits outlast a move
@@ -160,6 +161,14 @@ class Supervisor {
   void give_bytes(GuestThread& thread, PendingCall& call, const SyscallRow& row, uint64_t total);
   /// What a call that was broken off has given so far: the caller answers it with that.
   static uint64_t take_given_bytes(GuestThread& thread);
+
+  // --- direct_calls.cc
+  void enable_direct(GuestThread& thread, PendingCall& call);
+  bool adopt_direct_call(GuestThread& thread, PendingCall& call);
+  static void kick_direct(GuestThread& thread);
+  static Status shut_direct(GuestThread& thread);
+  static Status end_direct_calls(GuestThread& caller);
+  static void drop_inherited_paths(GuestThread& thread, Tracee& child);
 
   // --- signals.cc
   /// Answers the call, and has the guest take what signals wait for it before it makes another step.

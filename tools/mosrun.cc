@@ -18,6 +18,7 @@
 #include <optional>
 
 #include "libmosix/common/paths.h"
+#include "libmosix/common/query.h"
 #include "tools/mosrun_options.h"
 #include "tools/mosrun_report.h"
 #include "tools/program_file.h"
@@ -29,9 +30,6 @@ namespace {
 constexpr int kExitFailed = 125;
 constexpr int kExitCannotRun = 126;
 constexpr int kExitNotFound = 127;
-
-/// The call that only the supervisor of an away process answers; preload.cc has the same.
-constexpr long kQueryAway = 0x0d4f5358;
 
 void say(const std::string& text) { fmt::print(stderr, "mosrun: {}\n", printable(text)); }
 
@@ -107,7 +105,7 @@ Answer<std::string> choose_node(ControlClient& daemon, const RunOptions& options
 /// In a tree that lives away, mosrun itself does too. The program's place is decided at home, from a
 /// process that is there: a watch is set on a native exec.
 Status come_home(ControlClient& daemon) {
-  if (syscall(kQueryAway) != 1) return {};
+  if (syscall(mosix::kQueryAway) != 1) return {};
   auto reply = daemon.ask({{"op", "migrate"}, {"pid", getpid()}, {"to", "home"}}, kMoveLimitMs);
   if (!reply) return fail(std::move(reply.error().error));
   return {};

@@ -34,6 +34,50 @@ inline constexpr uint64_t kSlotMappedBytes = kSlotBuffer + kSlotBufferBytes;
 inline constexpr uint64_t kLargeAreasOffset = 4ull << 30;
 inline constexpr uint64_t kLargeAreaBytes = 48ull << 20;
 
+/// Direct calls of a guest (direct.cc). Which of its threads may make them, and where each has its area: by tid.
+inline constexpr uint64_t kDirectDirectory = 512ull << 20;
+inline constexpr uint32_t kDirectEntries = 1024;  ///< index: tid modulo that; of two that meet, one goes without
+struct DirectEntry {
+  uint32_t tid;
+  uint32_t slot;
+};
+inline constexpr uint64_t kDirectDirectoryBytes = kDirectEntries * sizeof(DirectEntry);
+
+/// An area for each slot: one page that the supervisor sees too (DirectHead, frames), then the stack.
+inline constexpr uint64_t kDirectAreas = 768ull << 20;
+inline constexpr uint64_t kDirectAreaStride = 64 << 10;
+inline constexpr uint64_t kDirectAreaBytes = 0x3000;
+inline constexpr uint64_t kDirectFrame = 0x100;  ///< the CALL frame
+inline constexpr uint64_t kDirectInbox = 0x200;  ///< what comes back
+inline constexpr uint64_t kDirectInboxBytes = 0x1000 - kDirectInbox;
+
+/// The agent's calls on a channel name this above the channel's number, where the kernel does not look and the filter
+/// does: no call of the program's is taken for one of them.
+inline constexpr uint64_t kDirectMark = 0x6d6f7378ull << 32;
+
+enum DirectState : uint32_t {
+  kDirectInCall = 1,  ///< set and cleared by the guest: it has the channel
+  kDirectBusy = 2,    ///< the worker of the thread's last trapped call has not let go of the channel yet
+  kDirectClosed = 4,  ///< the supervisor has the channel, or wants no direct calls
+  kDirectWanted = 8,  ///< somebody waits (by futex, on `state`) for the end of kDirectInCall
+};
+
+/// Read and written by guest and supervisor, which trusts nothing in it. The first two and `numbers` are known to the
+/// assembly by offset.
+struct DirectHead {
+  uint32_t state;        // 0: DirectState bits
+  uint32_t handed_over;  // 4: the reply to `sequence` is the supervisor's to wait for; the thread traps next
+  uint32_t sequence;
+  uint32_t signals_acked;
+  uint32_t calls;     ///< begun
+  uint32_t received;  ///< bytes in the inbox when it was handed over
+  uint64_t numbers[8];  // 24: bit set of the calls that may go directly: those that carry nothing but numbers
+  uint32_t channel;     ///< its number in the guest's own table
+};
+static_assert(sizeof(DirectHead) <= kDirectFrame);
+/// Sequences of direct calls; a supervisor's begin at 1 and never come that far.
+inline constexpr uint32_t kDirectSequences = 0x80000000u;
+
 /// Rings of kernels before 6.5 are memory of the kernel, and mapped where it likes: an address of the caller's own is
 /// refused (since 6.1.41 also by older kernels' updates). It can be led, though: with MAP_32BIT it takes the lowest
 /// free place from somewhere in [kRingFill, kRingPlaces) on, so with that filled, one of kRingPlaces. No such mapping
@@ -120,7 +164,9 @@ inline constexpr uint64_t slot_address(uint64_t window, int slot) {
 inline constexpr uint64_t large_area_address(uint64_t window, int slot) {
   return window + kLargeAreasOffset + static_cast<uint64_t>(slot) * kLargeAreaBytes;
 }
-static_assert(kSlotsOffset + kSlotCount * kSlotBytes <= kLargeAreasOffset);
+static_assert(kSlotsOffset + kSlotCount * kSlotBytes <= kDirectDirectory);
+static_assert(kDirectDirectory + kDirectDirectoryBytes <= kDirectAreas);
+static_assert(kDirectAreas + kSlotCount * kDirectAreaStride <= kLargeAreasOffset);
 static_assert(kLargeAreasOffset + kSlotCount * kLargeAreaBytes <= kWindowBytes);
 static_assert(kMaxScratchBytes + (1 << 20) <= kLargeAreaBytes);
 

@@ -19,6 +19,8 @@ struct AgentImage {
   uint32_t enter_check, enter_syscall, enter_end, enter_abort;
   uint32_t on_signal;  ///< home's handler while the guest is away
   uint32_t restorer;
+  uint32_t direct;  ///< a guest's way to its deputy without a trap
+  uint32_t direct_receive_check, direct_receive_end, direct_receive_abort;
 };
 
 extern const AgentImage kAgentImage;

@@ -14,6 +14,7 @@ ENTRIES = [
     "agent_call_check", "agent_call_syscall", "agent_call_end", "agent_call_abort",
     "agent_enter_check", "agent_enter_syscall", "agent_enter_end", "agent_enter_abort",
     "agent_on_signal", "agent_restorer",
+    "agent_direct", "agent_direct_receive_check", "agent_direct_receive_end", "agent_direct_receive_abort",
 ]
 
 

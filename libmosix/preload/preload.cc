@@ -28,6 +28,8 @@
 #include <sys/syscall.h>
 #include <sys/un.h>
 
+#include "libmosix/common/query.h"
+
 extern "C" {
 extern char** environ __attribute__((weak));
 /// glibc's registration (pthread_atfork is a static stub around it); absent elsewhere.
@@ -38,8 +40,6 @@ int pthread_atfork(void (*prepare)(), void (*parent)(), void (*child)()) __attri
 
 namespace {
 
-/// "MOSX". ENOSYS natively; the supervisor of an away process answers 1.
-constexpr long kQueryAway = 0x0d4f5358;
 constexpr int kPlaceLimitMs = 10'000;
 constexpr char kSystemRunDir[] = "/run/mosix";
 /// The user's own mosixd first, then the one that serves the whole machine.
@@ -229,7 +229,7 @@ bool is_ours_to_adopt() {
   if (*setting("MOSIX_OFF") != 0) return false;
   // Asked first: under a foreign filter the query could be answered by a kill.
   if (call(SYS_prctl, PR_GET_SECCOMP) != 0) return false;
-  return call(kQueryAway) != 1;
+  return call(mosix::kQueryAway) != 1;
 }
 
 void adopt(bool forked) {

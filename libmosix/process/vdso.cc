@@ -30,19 +30,23 @@ Result<bool> at_syscall(const Tracee& tracee, uint64_t rip) {
   return memcmp(code, kSyscallInstruction, sizeof code) == 0;
 }
 
-Status step_out(Tracee& tracee, CodeRange vdso) {
+enum class AtSyscall { kStop, kMake };
+
+Status step_out(Tracee& tracee, CodeRange code, AtSyscall at_call) {
   for (int steps = 0; steps < kMostSteps; ++steps) {
     TRY(user_regs_struct registers, tracee.registers());
-    if (!vdso.contains(registers.rip)) return {};
-    TRY(bool at_end, at_syscall(tracee, registers.rip));
-    if (at_end) return {};
+    if (!code.contains(registers.rip)) return {};
+    if (at_call == AtSyscall::kStop) {
+      TRY(bool at_end, at_syscall(tracee, registers.rip));
+      if (at_end) return {};
+    }
     TRY_VOID(tracee.step());
     TRY(StopInfo stop, tracee.wait_stop());
     if (stop.gone()) return fail(ESRCH, "thread " + std::to_string(tracee.tid()) + " " + stop.text());
     if (stop.kind == StopKind::kSignal && stop.signal != SIGTRAP)
-      return fail(EBUSY, "thread " + std::to_string(tracee.tid()) + " got " + stop.text() + " in the vDSO");
+      return fail(EBUSY, "thread " + std::to_string(tracee.tid()) + " got " + stop.text() + " in code that it had to leave");
   }
-  return fail(EBUSY, "thread " + std::to_string(tracee.tid()) + " does not come out of the vDSO");
+  return fail(EBUSY, "thread " + std::to_string(tracee.tid()) + " does not come out of its code");
 }
 
 }  // namespace
@@ -53,14 +57,25 @@ CodeRange vdso_code(const std::vector<MapEntry>& maps) {
   return {};
 }
 
+namespace {
+Status leave(Tracee& tracee, CodeRange code, AtSyscall at_call) {
+  TRY(uint64_t mask, tracee.signal_mask());
+  TRY_VOID(tracee.set_signal_mask(kTrapOnly));
+  Status left = step_out(tracee, code, at_call);
+  if (tracee.stopped()) TRY_VOID(tracee.set_signal_mask(mask));
+  return left;
+}
+}  // namespace
+
 Status leave_vdso(Tracee& tracee, CodeRange vdso) {
   TRY(user_regs_struct registers, tracee.registers());
   if (!vdso.contains(registers.rip) || static_cast<int64_t>(registers.orig_rax) >= 0) return {};
-  TRY(uint64_t mask, tracee.signal_mask());
-  TRY_VOID(tracee.set_signal_mask(kTrapOnly));
-  Status left = step_out(tracee, vdso);
-  if (tracee.stopped()) TRY_VOID(tracee.set_signal_mask(mask));
-  return left;
+  return leave(tracee, vdso, AtSyscall::kStop);
+}
+
+Status leave_code(Tracee& tracee, CodeRange code) {
+  TRY(user_regs_struct registers, tracee.registers());
+  return code.contains(registers.rip) ? leave(tracee, code, AtSyscall::kMake) : Status();
 }
 
 Result<bool> returns_into_vdso(const Tracee& tracee, const ProcessMemory& memory, CodeRange vdso,

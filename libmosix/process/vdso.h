@@ -31,6 +31,9 @@ CodeRange vdso_code(const std::vector<MapEntry>& maps);
 /// EBUSY: it does not come out.
 Status leave_vdso(Tracee& tracee, CodeRange vdso);
 
+/// The same for code that makes system calls of its own, none of which takes long.
+Status leave_code(Tracee& tracee, CodeRange code);
+
 /// True if a signal handler that has not returned yet has interrupted code in `vdso`: its return leads back there.
 /// `restorers`: the return addresses of the process's handlers, which mark a handler's frame on a stack.
 Result<bool> returns_into_vdso(const Tracee& tracee, const ProcessMemory& memory, CodeRange vdso,

@@ -4,7 +4,8 @@
 // agent installs it in the restored process, last of all (TSYNC, NEW_LISTENER).
 //
 // A filter sees numbers, not memory. So memory calls pass only where their numbers alone prove that they are
-// private, anonymous and clear of the agent's window; the rest is notified and judged by the supervisor.
+// private, anonymous and clear of the agent's window; the rest is notified and judged by the supervisor. The agent's own
+// calls on channels pass by a mark that no program's call bears (agent.h, kDirectMark).
 #pragma once
 
 #include <linux/filter.h>

@@ -1,3 +1,6 @@
+// The agent's own calls on its channels pass by their mark (agent.h), and come first, for they are what direct calls
+// cost. No program's call bears it: descriptors are ints, and compilers leave nothing above them.
+//
 // mmap, munmap, mprotect, mremap and madvise pass when their numbers alone prove that they are private,
 // anonymous and clear of the agent's window. Written in BPF by hand: libseccomp can say "below or above" only
 // as two rules for each argument, and 2.5.4 does not come to an end merging the dozen rules that result.
@@ -18,6 +21,8 @@
 #include <cstddef>
 #include <iterator>
 
+#include "libmosix/agent/agent.h"
+
 namespace mosix {
 namespace {
 
@@ -29,6 +34,7 @@ constexpr uint32_t kHarmlessMapFlags =
 /// MADV_NORMAL to MADV_DONTNEED.
 constexpr uint32_t kHarmlessAdvice[] = {MADV_FREE, MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_COLD, MADV_PAGEOUT};
 
+constexpr int kChannelCalls[] = {SYS_sendto, SYS_recvfrom};
 constexpr int kMemoryCalls[] = {SYS_mmap, SYS_munmap, SYS_mprotect, SYS_mremap, SYS_madvise};
 
 /// One call's conditions, in order. Each jumps to the end, to allow or to notify, or goes on.
@@ -142,6 +148,11 @@ void add_madvise(Conditions& conditions) {
 
 std::vector<sock_filter> rules_of(int number, Conditions conditions) {
   switch (number) {
+    case SYS_sendto:
+    case SYS_recvfrom:
+      conditions.load_high(0);
+      conditions.need(BPF_JEQ, static_cast<uint32_t>(kDirectMark >> 32));
+      break;
     case SYS_mmap:
       add_mmap(conditions);
       break;
@@ -168,18 +179,19 @@ bool is_memory_call(int number) {
 }
 
 std::vector<sock_filter> memory_rules(uint64_t window_begin, uint64_t window_end, bool judge_low_addresses) {
+  std::vector<int> calls(std::begin(kChannelCalls), std::end(kChannelCalls));
+  calls.insert(calls.end(), std::begin(kMemoryCalls), std::end(kMemoryCalls));
   std::vector<sock_filter> rules;
   std::vector<sock_filter> dispatch = {
       BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, arch)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 0, std::size(kMemoryCalls) + 1),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 0, static_cast<uint8_t>(calls.size() + 1)),
       BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
   };
-  for (size_t i = 0; i < std::size(kMemoryCalls); ++i) {
+  for (size_t i = 0; i < calls.size(); ++i) {
     // From here over the calls behind it and the jump to the end.
-    const auto distance = static_cast<uint8_t>(std::size(kMemoryCalls) - i + rules.size());
-    dispatch.push_back(
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, static_cast<uint32_t>(kMemoryCalls[i]), distance, 0));
-    const auto block = rules_of(kMemoryCalls[i], Conditions(window_begin, window_end, judge_low_addresses));
+    const auto distance = static_cast<uint8_t>(calls.size() - i + rules.size());
+    dispatch.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, static_cast<uint32_t>(calls[i]), distance, 0));
+    const auto block = rules_of(calls[i], Conditions(window_begin, window_end, judge_low_addresses));
     rules.insert(rules.end(), block.begin(), block.end());
   }
   dispatch.push_back(BPF_STMT(BPF_JMP | BPF_JA, static_cast<uint32_t>(rules.size())));

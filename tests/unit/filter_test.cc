@@ -18,6 +18,7 @@
 #include <random>
 #include <thread>
 
+#include "libmosix/agent/agent.h"
 #include "libmosix/syscalls/table.h"
 #include "tests/fakes/bpf.h"
 
@@ -28,9 +29,8 @@ namespace {
 using Arguments = std::array<uint64_t, 6>;
 
 constexpr uint64_t kGiB = uint64_t{1} << 30;
-constexpr uint64_t kWindowBytes = 64 * kGiB;
 constexpr uint64_t kWindow = 0x10000 * kGiB;  // where no sanitizer has its shadow
-static_assert(kWindow % kWindowBytes == 0);
+static_assert(kWindow % kWindowBytes == 0 && kWindowBytes == 64 * kGiB);
 
 const std::vector<sock_filter>& filter() {
   static const auto program = build_guest_filter(kWindow, kWindowBytes);
@@ -138,6 +138,24 @@ TEST_CASE("what the table names here passes, nothing else does") {
     CAPTURE(number);
     CHECK(passes(number, odd) == (syscall_row(static_cast<uint64_t>(number)).where == Where::kHere));
   }
+}
+
+TEST_CASE("the agent's own calls on a channel pass by their mark, on whatever descriptor, and no other call does") {
+  for (uint64_t descriptor : {0u, 3u, 65535u}) {
+    CHECK(passes(SYS_sendto, {kDirectMark | descriptor}));
+    CHECK(passes(SYS_recvfrom, {kDirectMark | descriptor}));
+    for (int64_t number = 0; number < 512; ++number) {
+      const bool on_channel = number == SYS_sendto || number == SYS_recvfrom;
+      const SyscallRow& row = syscall_row(static_cast<uint64_t>(number));
+      if (on_channel || row.where == Where::kHere) continue;
+      if (std::find(std::begin(kMemoryCalls), std::end(kMemoryCalls), number) != std::end(kMemoryCalls)) continue;
+      CAPTURE(number);
+      CHECK(passes(number, {kDirectMark | descriptor}) == passes(number, {descriptor}));
+    }
+  }
+  for (uint64_t bit = 32; bit < 64; ++bit) CHECK(!passes(SYS_sendto, {(kDirectMark ^ (1ull << bit)) | 3}));
+  CHECK(!passes(SYS_sendto, {3, kDirectMark, kDirectMark, kDirectMark, kDirectMark, kDirectMark}));
+  CHECK(judge(SYS_sendto, {kDirectMark}, AUDIT_ARCH_I386).action == SECCOMP_RET_USER_NOTIF);
 }
 
 TEST_CASE("birth, exec and death never pass, whatever the table says") {
