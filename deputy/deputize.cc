@@ -151,10 +151,25 @@ Status restore_thread(Tracee& tracee, const ProcessMemory& memory, const Process
   if (thread.rseq_address != 0)
     batch.add(SYS_rseq, thread.rseq_address, thread.rseq_size, 0, thread.rseq_signature);
   TRY_VOID(add_waiting_signals(batch, memory, state, thread));
-  TRY_VOID(batch.run(tracee, memory));
-  auto torn_down = run_agent(tracee, place, kAgentImage.entry_teardown, place.address(), 0);
-  if (!torn_down) return fail(std::move(torn_down.error()));
-  return {};
+  return batch.run(tracee, memory);
+}
+
+/// Ends the channels of all, at the same time: the kernel takes its time over each ring.
+Status tear_down(StoppedProcess& process, uint64_t window, const std::vector<int>& slots) {
+  Status first_failure;
+  size_t started = 0;
+  for (; started < slots.size() && first_failure; ++started) {
+    AgentPlace place{window, slots[started]};
+    Tracee& tracee = process.threads[started];
+    Result<user_regs_struct> base = tracee.registers();
+    first_failure = base ? tracee.start_to_trap(agent_registers(*base, place, kAgentImage.entry_teardown, place.address(), 0))
+                         : Status(fail(std::move(base.error())));
+    if (!first_failure) break;
+  }
+  for (size_t i = 0; i < started; ++i)
+    if (Result<user_regs_struct> ended = process.threads[i].finish_to_trap(); !ended && first_failure)
+      first_failure = fail(std::move(ended.error()));
+  return first_failure;
 }
 
 /// int3 resets an ignored SIGTRAP to its default: the action is set once more after the last trap.
@@ -218,12 +233,15 @@ Result<std::vector<DeputyPeer>> peers_of(StoppedProcess& process, const ProcessM
 
 Status redirect_deputies(StoppedProcess& process, const ProcessMemory& memory, uint64_t window,
                          const std::vector<DeputyPeer>& peers) {
+  std::vector<int> slots;
+  for (Tracee& tracee : process.threads) {
+    TRY(int index, slot_index(tracee, window));
+    slots.push_back(index);
+  }
+  TRY_VOID(tear_down(process, window, slots));
   for (size_t i = 0; i < process.threads.size(); ++i) {
     Tracee& tracee = process.threads[i];
-    TRY(int index, slot_index(tracee, window));
-    AgentPlace place{window, index};
-    auto torn_down = run_agent(tracee, place, kAgentImage.entry_teardown, place.address(), 0);
-    if (!torn_down) return fail(std::move(torn_down.error()));
+    AgentPlace place{window, slots[i]};
     TRY(AgentSlot slot, memory.read_value<AgentSlot>(place.address()));
     set_peer(slot, peers[i]);
     TRY_VOID(memory.write_value(place.address(), slot));
@@ -244,6 +262,9 @@ Status make_native(StoppedProcess& process, const ProcessMemory& memory, uint64_
   TRY_VOID(restore_actions(worker, memory, state, threads[0]->slot));
   for (size_t i = 0; i < threads.size(); ++i)
     TRY_VOID(restore_thread(process.threads[i], memory, state, *threads[i]));
+  std::vector<int> slots;
+  for (const ThreadState* thread : threads) slots.push_back(thread->slot);
+  TRY_VOID(tear_down(process, state.window_base, slots));
   TRY_VOID(restore_ignored_trap(worker, memory, syscall_site, state, threads[0]->slot));
   TRY_VOID(remove_agent(worker, memory, syscall_site, state.window_base));
   for (size_t i = 0; i < threads.size(); ++i) {

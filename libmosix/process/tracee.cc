@@ -157,7 +157,8 @@ Tracee::Tracee(Tracee&& other) noexcept
       options_(other.options_),
       attached_(std::exchange(other.attached_, false)),
       stopped_(std::exchange(other.stopped_, false)),
-      last_stop_(other.last_stop_) {}
+      last_stop_(other.last_stop_),
+      mask_before_trap_(other.mask_before_trap_) {}
 
 Tracee& Tracee::operator=(Tracee&& other) noexcept {
   if (this == &other) return *this;
@@ -479,29 +480,38 @@ Result<long> Tracee::inject_syscall(uint64_t site, long number, uint64_t a0, uin
 }
 
 Result<user_regs_struct> Tracee::run_to_trap(const user_regs_struct& registers) {
+  TRY_VOID(start_to_trap(registers));
+  return finish_to_trap();
+}
+
+Status Tracee::start_to_trap(const user_regs_struct& registers) {
   TRY_VOID(abort_rseq_section());
-  TRY(uint64_t mask, signal_mask());
+  TRY(mask_before_trap_, signal_mask());
   TRY_VOID(set_signal_mask(kAllSignals & ~kTrapSignal));
   user_regs_struct start = registers;
   start.orig_rax = ~0ull;  // else the kernel would take our rax for the result of the call it interrupted
   TRY_VOID(set_registers(start));
+  return resume();
+}
+
+Result<user_regs_struct> Tracee::finish_to_trap() {
   std::vector<int> held;
   for (;;) {
-    TRY_VOID(resume());
     TRY(StopInfo stop, wait_stop());
     if (stop.gone()) return fail(ESRCH, "thread " + std::to_string(tid_) + " " + stop.text());
-    if (stop.kind != StopKind::kSignal) continue;
-    bool ours = stop.signal == SIGTRAP && stop.siginfo.si_code > 0;
+    bool signal = stop.kind == StopKind::kSignal;
+    bool ours = signal && stop.signal == SIGTRAP && stop.siginfo.si_code > 0;
     if (ours) break;
-    if (stop.siginfo.si_code > 0 && stop.signal != SIGSTOP) {
-      (void)set_signal_mask(mask);
+    if (signal && stop.siginfo.si_code > 0 && stop.signal != SIGSTOP) {
+      (void)set_signal_mask(mask_before_trap_);
       Result<user_regs_struct> at = this->registers();
       return fail(EFAULT, "thread " + std::to_string(tid_) + " got " + stop.text() + " at instruction " +
                               hex(at ? at->rip : 0));
     }
-    held.push_back(stop.signal);
+    if (signal) held.push_back(stop.signal);
+    TRY_VOID(resume());
   }
-  TRY_VOID(set_signal_mask(mask));
+  TRY_VOID(set_signal_mask(mask_before_trap_));
   send_again(tgid_, tid_, held);
   return this->registers();
 }

@@ -145,6 +145,10 @@ class Tracee {
   /// there, stopped. The kernel sets an ignored SIGTRAP to default when int3 raises it: the caller, who knows
   /// the actions, restores it.
   Result<user_regs_struct> run_to_trap(const user_regs_struct& registers);
+  /// The two halves of that, so that several threads can run at a time. Nothing else may be done with the thread
+  /// between them.
+  Status start_to_trap(const user_regs_struct& registers);
+  Result<user_regs_struct> finish_to_trap();
 
  private:
   friend class CallInjector;
@@ -158,6 +162,7 @@ class Tracee {
   bool attached_ = false;
   bool stopped_ = false;
   StopInfo last_stop_{};
+  uint64_t mask_before_trap_ = 0;
 };
 
 /// Several system calls in one stopped thread, with its registers and mask put back at the end. All signals
