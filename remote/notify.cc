@@ -1,6 +1,5 @@
 // Notification workers: the way of one trapped call. Each worker takes a notification, carries it through to
-// its answer, blocking where home blocks, and takes the next. One more worker than calls in flight: whoever
-// takes a notification makes sure that another one waits.
+// its answer, blocking where home blocks, and takes the next. How many there are: crew.h.
 //
 // Blocking calls were measured faster here than a loop: guest, worker and deputy hand over to one another, and
 // with SYNC_WAKE_UP on the same processor.
@@ -33,47 +32,41 @@ uint64_t now_ns(clockid_t clock) {
 
 }  // namespace
 
-/// The listener of one filter, with the workers that serve it. Closed when the last of them leaves: then no
-/// guest uses the filter any more.
-struct Supervisor::Listener {
-  explicit Listener(int listener) : fd(listener) {}
-  UniqueFd fd;
-  std::mutex mutex;
-  int idle = 1;  ///< workers that wait for a notification, or have just been started to
-};
-
 void Supervisor::start_workers(int listener) {
   if (feature_enabled("sync_wake_up")) ioctl(listener, MOSIX_NOTIF_SET_FLAGS, kSyncWakeUp);
-  auto shared = std::make_shared<Listener>(listener);
-  std::thread([this, shared] { work(shared); }).detach();
+  start_worker(std::make_shared<Crew>(listener));
 }
 
-void Supervisor::work(std::shared_ptr<Listener> listener) {
-  for (;;) {
+void Supervisor::start_worker(std::shared_ptr<Crew> crew) {
+  std::thread([this, crew] { work(crew); }).detach();
+}
+
+void Supervisor::work(std::shared_ptr<Crew> crew) {
+  bool returned;
+  do {
     seccomp_notif notification{};
-    if (ioctl(listener->fd.get(), SECCOMP_IOCTL_NOTIF_RECV, &notification) != 0) {
+    while (ioctl(crew->listener(), SECCOMP_IOCTL_NOTIF_RECV, &notification) != 0) {
       if (errno == EINTR) continue;
       // ENOENT: the thread was killed before we could look, or nobody uses the filter any more.
-      pollfd state{listener->fd.get(), POLLIN, 0};
-      if (errno == ENOENT && poll(&state, 1, 0) >= 0 && (state.revents & POLLHUP) == 0) continue;
-      return;
+      pollfd state{crew->listener(), POLLIN, 0};
+      if (errno != ENOENT || poll(&state, 1, 0) < 0 || (state.revents & POLLHUP) != 0) return;
     }
-    bool start_another;
-    {
-      std::lock_guard lock(listener->mutex);
-      start_another = --listener->idle == 0;
-      if (start_another) ++listener->idle;
-    }
-    if (start_another) std::thread([this, listener] { work(listener); }).detach();
-    {
-      PendingCall call(listener->fd.get(), notification);
-      serve_call(call);
-    }
-    std::lock_guard lock(listener->mutex);
-    // Two may wait; more are left over from a burst.
-    if (listener->idle >= 2) return;
-    ++listener->idle;
-  }
+    returned = take(crew, notification);
+  } while (crew->done(returned) == Crew::Next::kWait);
+}
+
+/// True if the crew has been told that the worker is on its way back.
+bool Supervisor::take(const std::shared_ptr<Crew>& crew, const seccomp_notif& notification) {
+  PendingCall call(crew->listener(), notification);
+  const SyscallRow& row = syscall_row(call.number(), call.args());
+  bool may_block = row.where != Where::kHome || (row.effects & (kMayBlock | kTimed)) != 0;
+  if (crew->took(call.outer_tid(), may_block)) start_worker(crew);
+  call.on_return([&] { crew->returns(); });
+  call.on_wait([&] {
+    if (crew->takes_longer()) start_worker(crew);
+  });
+  serve_call(call);
+  return call.returned();
 }
 
 void Supervisor::serve_call(PendingCall& call) {
@@ -203,13 +196,38 @@ void Supervisor::forward_call(GuestThread& thread, PendingCall& call, const Sysc
   if (!plan) return bring_home(thread, call, std::string(row.name) + " carries too much");
   // What was read must have been the guest's: a pid may have been reused since. Numbers come with the call itself.
   if (plan->body.in_bytes > 0 && !call.valid()) return call.abandon();
+  call.note_last_exchange();
   while (!finish_call(thread, call, *plan, exchange(thread, *plan))) {
   }
+}
+
+/// Gives the channel back before the call is answered, where nothing is left to be done afterwards: the thread's next
+/// call, which may come before this worker has made another step, meets nobody.
+bool Supervisor::leave_early(GuestThread& thread, PendingCall& call) {
+  Guest& guest = *thread.guest;
+  if (!call.is_last_exchange() || guest.traced || !thread.inbox.empty()) return false;
+  std::shared_ptr<GuestThread> shared;
+  {
+    std::lock_guard lock(guest.mutex);
+    auto found = guest.threads.find(thread.tid);
+    if (!guest.at_home.empty() || found == guest.threads.end()) return false;
+    shared = found->second;
+  }
+  std::lock_guard lock(thread.mutex);
+  if (thread.has_signal() || !thread.waiting.empty() || guest.freezing || thread.ended) return false;
+  thread.in_call = false;
+  thread.answered_restart = false;
+  rest(shared);
+  thread.changed.notify_all();
+  call.note_channel_given_up();
+  call.note_return();
+  return true;
 }
 
 bool Supervisor::finish_call(GuestThread& thread, PendingCall& call, const CallPlan& plan,
                              const Result<CallReply>& reply, const Answer* instead) {
   if (!reply) {
+    call.note_wait();
     if (reply.error().code == kFrozen)
       answer_when_interrupted(thread, call, kErestartnointr);
     else
@@ -217,6 +235,7 @@ bool Supervisor::finish_call(GuestThread& thread, PendingCall& call, const CallP
     return true;
   }
   if (reply->verdict == Verdict::kRestart) {
+    call.note_wait();
     bool signal;
     {
       std::lock_guard lock(thread.mutex);
@@ -236,6 +255,11 @@ bool Supervisor::finish_call(GuestThread& thread, PendingCall& call, const CallP
   int64_t result = reply->result;
   NotifiedMemory memory(thread.outer_tid);
   if (!deliver_outs(plan, *reply, memory)) result = -EFAULT;
+  if (instead == nullptr && leave_early(thread, call)) {
+    call.answer(result);
+    return true;
+  }
+  call.note_wait();
   answer_and_deliver(thread, call, instead != nullptr && result >= 0 ? *instead : Answer::value(result));
   if (call.ran_here()) call.note_result(result);  // both kernels are asked the same
   return true;

@@ -5,6 +5,7 @@
 #include <linux/seccomp.h>
 
 #include <array>
+#include <functional>
 #include <cstdint>
 
 #include "libmosix/syscalls/guest_memory.h"
@@ -42,6 +43,19 @@ class PendingCall {
   /// The worker has given the thread's channel away before the answer: it is no longer its own afterwards.
   void note_channel_given_up() { channel_given_up_ = true; }
   bool channel_given_up() const { return channel_given_up_; }
+  /// The answer is all that is left to be done once the exchange that is under way has brought its result.
+  void note_last_exchange() { last_exchange_ = true; }
+  bool is_last_exchange() const { return last_exchange_; }
+  /// From here on the worker waits for nobody any more.
+  void note_return() {
+    returned_ = true;
+    on_return_();
+  }
+  bool returned() const { return returned_; }
+  /// The worker may have to wait for the thread, or for somebody else than home.
+  void note_wait() { on_wait_(); }
+  void on_return(std::function<void()> action) { on_return_ = std::move(action); }
+  void on_wait(std::function<void()> action) { on_wait_ = std::move(action); }
   /// What it was answered with, for the tracer.
   int64_t result() const { return result_; }
   void note_result(int64_t result) { result_ = result, result_known_ = true; }
@@ -68,6 +82,10 @@ class PendingCall {
   bool result_known_ = true;
   bool ran_here_ = false;
   bool channel_given_up_ = false;
+  bool last_exchange_ = false;
+  bool returned_ = false;
+  std::function<void()> on_return_ = [] {};
+  std::function<void()> on_wait_ = [] {};
 };
 
 /// Memory of a stopped guest thread, by process_vm_readv and writev; needs no descriptor.

@@ -32,6 +32,7 @@
 #include "libmosix/syscalls/decode.h"
 #include "libmosix/syscalls/table.h"
 #include "remote/channel.h"
+#include "remote/crew.h"
 #include "remote/file_cache.h"
 #include "remote/guest.h"
 #include "remote/pending_call.h"
@@ -132,8 +133,9 @@ class Supervisor {
 
   // --- notify.cc
   void start_workers(int listener);
-  struct Listener;
-  void work(std::shared_ptr<Listener> listener);
+  void start_worker(std::shared_ptr<Crew> crew);
+  void work(std::shared_ptr<Crew> crew);
+  bool take(const std::shared_ptr<Crew>& crew, const seccomp_notif& notification);
   void serve_call(PendingCall& call);
   void release_home_memory(GuestThread& thread);
   void dispatch(GuestThread& thread, PendingCall& call, const SyscallRow& row);
@@ -142,6 +144,7 @@ class Supervisor {
   /// False: it has to be made again here and now.
   bool finish_call(GuestThread& thread, PendingCall& call, const CallPlan& plan, const Result<CallReply>& reply,
                    const Answer* instead = nullptr);
+  bool leave_early(GuestThread& thread, PendingCall& call);
   void bring_home(GuestThread& thread, PendingCall& call, const std::string& reason);
   void answer_when_interrupted(GuestThread& thread, PendingCall& call, int64_t restart_code);
   void lose_channel(GuestThread& thread, PendingCall& call, const Error& error);
