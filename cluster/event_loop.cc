@@ -114,7 +114,8 @@ void EventLoop::run() {
   while (!stopped_) {
     int count = epoll_wait(epoll_.get(), events, 64, wait_limit_ms());
     for (int i = 0; i < count && !stopped_; ++i) {
-      auto at = watches_.find(events[i].data.u64);
+      const uint64_t serial = events[i].data.u64;  // a copy: the kernel's struct is packed
+      auto at = watches_.find(serial);
       if (at == watches_.end()) continue;
       std::shared_ptr<Watch> kept = at->second;  // the handler may forget itself
       kept->handler(events[i].events);

@@ -72,7 +72,8 @@ void Supervisor::welcome_connection(UniqueFd fd) {
   }
   if (hello.header.type == static_cast<uint16_t>(FrameType::kImage)) {
     std::shared_lock registry(registry_mutex_);
-    auto queue = image_queues_.find(hello.body.pid);
+    const int pid = hello.body.pid;  // a copy: the struct is packed
+    auto queue = image_queues_.find(pid);
     end_when_silent(fd.get());  // its sender may vanish in the middle of it
     if (queue != image_queues_.end()) queue->second->give_socket(std::move(fd));
     return;

@@ -2,7 +2,8 @@
 """tally.py TESTLOG.json STATUS: the one line at the end of a test run.
 
 Counts the tests in meson's log. A test that consists of many (tests/run_matrix.py) says so with a line
-"tally: N passed, N failed, N skipped" in its output, and is counted by that. Exit status 1 if anything
+"tally: N passed, N failed, N skipped" in its output, and is counted by that. What a unit test leaves out by
+MESSAGE("skipped: WHY"), or by unittest's skipTest, counts as skipped beside the test itself. Exit status 1 if anything
 failed or `meson test` itself ended badly (STATUS not 0) without a failure to show for it.
 """
 import json
@@ -10,6 +11,8 @@ import re
 import sys
 
 TALLY = re.compile(r'^tally: (\d+) passed, (\d+) failed, (\d+) skipped$', re.M)
+LEFT_OUT = re.compile(r'\bMESSAGE: skipped: ')
+SKIPPED_CASES = re.compile(r'^OK \(skipped=(\d+)\)$', re.M)  # unittest's last line
 
 
 def count(record):
@@ -23,7 +26,8 @@ def count(record):
             failed = 1
         return passed, failed, skipped
     if result in ('OK', 'EXPECTEDFAIL'):
-        return 1, 0, 0
+        output = (record.get('stdout') or '') + (record.get('stderr') or '')
+        return 1, 0, len(LEFT_OUT.findall(output)) + sum(map(int, SKIPPED_CASES.findall(output)))
     if result == 'SKIP':
         return 0, 0, 1
     return 0, 1, 0

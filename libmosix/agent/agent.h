@@ -16,26 +16,30 @@ namespace mosix {
 inline constexpr uint64_t kWindowBytes = 64ull << 30;
 inline constexpr uint64_t kAgentCodeBytes = 64 << 10;
 inline constexpr uint64_t kSlotsOffset = 1ull << 20;
-inline constexpr uint64_t kSlotBytes = 256 << 10;
+inline constexpr uint64_t kSlotBytes = 512 << 10;
 inline constexpr int kSlotCount = 1024;
 
 // Inside a slot.
 inline constexpr uint64_t kSlotSqes = 0x1000;        ///< one page: submission queue entries
 inline constexpr uint64_t kSlotRings = 0x2000;       ///< one page: submission and completion ring
 inline constexpr uint64_t kSlotSignals = 0x3000;     ///< one page: kSignalQueue records of 128 bytes
-inline constexpr uint64_t kSlotStack = 0x4000;       ///< 32 KiB; signal frames with AVX-512 and AMX state fit
-inline constexpr uint64_t kSlotStackTop = 0xc000;
-inline constexpr uint64_t kSlotReply = 0xc000;       ///< 16 KiB: head of the reply that is being sent
-inline constexpr uint64_t kSlotBuffer = 0x10000;     ///< frames are received here
+/// 240 KiB. A thread that goes on after a while with many signals waiting gets the frames of all their handlers at
+/// once, one upon the other, before the first of them runs: 62 signals, 3.6 KiB each with AVX-512. Untouched pages
+/// cost nothing.
+inline constexpr uint64_t kSlotStack = 0x4000;
+inline constexpr uint64_t kSlotStackTop = 0x40000;
+inline constexpr uint64_t kSlotReply = 0x40000;      ///< 16 KiB: head of the reply that is being sent
+inline constexpr uint64_t kSlotBuffer = 0x44000;     ///< frames are received here
 inline constexpr uint64_t kSlotBufferBytes = 0x20000;
 inline constexpr uint64_t kSlotMappedBytes = kSlotBuffer + kSlotBufferBytes;
+static_assert(kSlotMappedBytes <= kSlotBytes);
 
 /// Calls that carry more than a slot's buffer: an area of its own for each slot, mapped for that call.
 inline constexpr uint64_t kLargeAreasOffset = 4ull << 30;
 inline constexpr uint64_t kLargeAreaBytes = 48ull << 20;
 
 /// Direct calls of a guest (direct.cc). Which of its threads may make them, and where each has its area: by tid.
-inline constexpr uint64_t kDirectDirectory = 512ull << 20;
+inline constexpr uint64_t kDirectDirectory = 640ull << 20;
 inline constexpr uint32_t kDirectEntries = 1024;  ///< index: tid modulo that; of two that meet, one goes without
 struct DirectEntry {
   uint32_t tid;
@@ -93,6 +97,7 @@ struct WindowNote {
 inline constexpr uint64_t kWindowNoteOffset = kAgentCodeBytes - sizeof(WindowNote);
 
 inline constexpr uint32_t kSignalQueue = 32;
+static_assert(kSignalQueue <= kMaxSignalsPerReply);  // what one call lets through comes with its reply
 
 enum class AgentState : uint32_t {
   kStarting = 0,

@@ -62,7 +62,7 @@ agent_direct:
         syscall
         movl    %eax, %ecx
         andl    $1023, %ecx             # kDirectEntries - 1
-        leaq    agent_entry_deputy+0x20000000(%rip), %r11       # kDirectDirectory
+        leaq    agent_entry_deputy+0x28000000(%rip), %r11       # kDirectDirectory
         leaq    (%r11,%rcx,8), %r11
         cmpl    (%r11), %eax
         jne     1f

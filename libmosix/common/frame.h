@@ -149,6 +149,6 @@ inline constexpr uint32_t kMaxScratchBytes = 32u << 20;
 /// One for each word of argv and envp; the process comes home for an exec with more.
 inline constexpr uint32_t kMaxRelocs = 65536;
 inline constexpr uint32_t kMaxOutRegions = 1100;  ///< IOV_MAX, and a few
-inline constexpr uint32_t kMaxSignalsPerReply = 16;
+inline constexpr uint32_t kMaxSignalsPerReply = 32;
 
 }  // namespace mosix

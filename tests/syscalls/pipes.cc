@@ -285,7 +285,7 @@ void epoll_levels_and_edges() {
   CHECK_EQ(write(line.out, "ab", 2), 2);
   CHECK_EQ(epoll_wait(set, ready, 4, -1), 1);
   CHECK_EQ(ready[0].events, static_cast<uint32_t>(EPOLLIN));
-  CHECK_EQ(ready[0].data.u64, 0x1234567890abcdefull);
+  CHECK_EQ(uint64_t{ready[0].data.u64}, 0x1234567890abcdefull);
   CHECK_EQ(epoll_wait(set, ready, 4, 0), 1);
   move_point();
   CHECK_EQ(epoll_wait(set, ready, 4, 0), 1);

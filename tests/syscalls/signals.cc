@@ -4,6 +4,7 @@
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 
+#include <memory>
 #include <vector>
 
 #include "signal_tools.h"
@@ -337,6 +338,27 @@ void a_signal_on_the_heels_of_a_call() {
   }
 }
 
+/// Many signals wait when they are let through: each handler has run when the call that does so returns.
+void a_volley_of_signals() {
+  constexpr int kShots = 28;
+  static volatile sig_atomic_t heard[kShots];
+  std::vector<std::unique_ptr<Handler>> handlers;
+  for (int i = 0; i < kShots; ++i) {
+    handlers.push_back(std::make_unique<Handler>(
+        SIGRTMIN + 1 + i, [](int number) { heard[number - SIGRTMIN - 1] = heard[number - SIGRTMIN - 1] + 1; }));
+  }
+  for (int i = 0; i < kShots; ++i) heard[i] = 0;
+  sigset_t all, before;
+  sigfillset(&all);
+  for (int round = 1; round <= 10; ++round) {
+    CHECK_EQ(sigprocmask(SIG_SETMASK, &all, &before), 0);
+    for (int i = 0; i < kShots; ++i) CHECK_EQ(kill(getpid(), SIGRTMIN + 1 + i), 0);
+    if (round == 5) move_point();
+    CHECK_EQ(sigprocmask(SIG_SETMASK, &before, nullptr), 0);
+    for (int i = 0; i < kShots; ++i) CHECK_EQ(static_cast<int>(heard[i]), round);
+  }
+}
+
 void parent_and_child_signal_each_other() {
   Blocked blocked({SIGUSR1, SIGUSR2});
   const pid_t parent = getpid();
@@ -470,6 +492,7 @@ int main(int argc, char** argv) {
                      {"alarms-and-timers", alarms_and_timers},
                      {"a-computing-process-hears-signals", a_computing_process_hears_signals},
                      {"a-signal-on-the-heels-of-a-call", a_signal_on_the_heels_of_a_call},
+                     {"a-volley-of-signals", a_volley_of_signals},
                      {"parent-and-child-signal-each-other", parent_and_child_signal_each_other},
                      {"death-of-a-child-is-told", death_of_a_child_is_told},
                      {"moved-inside-a-handler", moved_inside_a_handler},

@@ -1,7 +1,6 @@
 #include "tools/lab/process.h"
 
 #include <fcntl.h>
-#include <grp.h>
 #include <poll.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -155,9 +154,11 @@ int64_t now_ms() {
 
 Status drop_to(uid_t uid, gid_t gid) {
   if (uid == 0) return {};
-  if (setgroups(0, nullptr) != 0) return fail_errno("setgroups");
-  if (setresgid(gid, gid, gid) != 0) return fail_errno("setresgid " + std::to_string(gid));
-  if (setresuid(uid, uid, uid) != 0) return fail_errno("setresuid " + std::to_string(uid));
+  // By number: libc's own tell each thread that it knows of, and in a process made by a bare clone it knows of the
+  // parent's, and waits for one that was just being created (the thread sanitizer's, for instance).
+  if (syscall(SYS_setgroups, 0L, nullptr) != 0) return fail_errno("setgroups");
+  if (syscall(SYS_setresgid, gid, gid, gid) != 0) return fail_errno("setresgid " + std::to_string(gid));
+  if (syscall(SYS_setresuid, uid, uid, uid) != 0) return fail_errno("setresuid " + std::to_string(uid));
   return {};
 }
 
