@@ -121,7 +121,8 @@ Result<CallReply> exchange_raw(GuestThread& thread, FrameType type, const void* 
       continue;
     }
     if (frame.header.type != static_cast<uint16_t>(FrameType::kReply) || frame.header.sequence != sequence)
-      return fail(EBADMSG, "unexpected frame from the deputy");
+      return fail(EBADMSG, "frame " + std::to_string(frame.header.type) + " of call " + std::to_string(frame.header.sequence) +
+                               " from the deputy, awaited was the reply to " + std::to_string(sequence));
     TRY(CallReply reply, parse_reply(plan, frame.body.data(), frame.body.size()));
     std::lock_guard lock(thread.mutex);
     for (size_t i = 0; i < reply.signals.size(); ++i)

@@ -431,8 +431,12 @@ int64_t channel_receive(AgentSlot* slot, void* data, size_t bytes) {
     if (entered == -kEINVAL) return entered;  // the ring is gone
     // -EINTR also comes from SIGCONT and from tracers, without any handler: only the counters tell.
     if (load_acquire(&slot->signals_taken) != slot->signals_sent) send_waiting_signals(slot);
-    // Each look at the ring may find what came, also that for a send: there is nothing more to wait for then.
-    if (slot->receive_done != 0) return slot->receive_result;
+    // Each look at the ring may find what came, also that for a send: there is nothing more to wait for then. Signals
+    // that are still queued lie where the reply will be made.
+    if (slot->receive_done != 0) {
+      channel_submit(slot);
+      return slot->receive_result;
+    }
   }
 }
 

@@ -425,15 +425,16 @@ void send_waiting_signals(AgentSlot* slot) {
   // A reply that is still queued lies where the frames are made.
   channel_submit(slot);
   uint8_t* message = slot_bytes(slot) + kSlotReply;
-  while (slot->signals_sent != load_acquire(&slot->signals_taken)) {
+  uint8_t* end = message;
+  // One send: the queue has few places.
+  while (slot->signals_sent != load_acquire(&slot->signals_taken) && end + 512 <= slot_bytes(slot) + kSlotBuffer) {
     uint32_t number = slot->signals_sent + 1;
-    fill_header(slot, reinterpret_cast<FrameHeader*>(message), FrameType::kSignal, number, sizeof(Siginfo));
-    copy_bytes(message + sizeof(FrameHeader), queued_signal(slot, number), sizeof(Siginfo));
-    if (channel_send(slot, message, sizeof(FrameHeader) + sizeof(Siginfo)) != 0) return;
-    message += sizeof(FrameHeader) + sizeof(Siginfo);
+    fill_header(slot, reinterpret_cast<FrameHeader*>(end), FrameType::kSignal, number, sizeof(Siginfo));
+    copy_bytes(end + sizeof(FrameHeader), queued_signal(slot, number), sizeof(Siginfo));
+    end += sizeof(FrameHeader) + sizeof(Siginfo);
     slot->signals_sent = number;
-    if (message + 512 > slot_bytes(slot) + kSlotBuffer) return;
   }
+  channel_send(slot, message, static_cast<size_t>(end - message));
 }
 
 }  // namespace mosix
