@@ -140,10 +140,16 @@ void Supervisor::answer_and_deliver(GuestThread& thread, PendingCall& call, cons
     if (!thread.has_signal() && !unpark && !restarts) return answer.apply(call);
   }
   std::unique_lock tracing = lock_tracer(thread);
-  if (!tracing) {
-    // Whoever moves the guest gives it the signals, when it stands and before its state is taken.
-    if (restarts) return answer_when_interrupted(thread, call, answer.result);
-    return answer.apply(call);
+  while (!tracing) {
+    // Whoever moves the guest gives it the signals, when it stands and before its state is taken. It must not come out
+    // of its call before it has been told to stand, or it would go on for a while without its handlers.
+    std::unique_lock lock(thread.mutex);
+    thread.changed.wait_for(lock, std::chrono::milliseconds(1),
+                            [&] { return thread.interrupted || thread.ended || !thread.guest->freezing; });
+    if (thread.ended) return call.abandon();
+    if (thread.interrupted) return answer.apply(call);
+    lock.unlock();
+    tracing = lock_tracer(thread);
   }
   Result<Tracee> tracee = seize_caller(thread, call);
   if (!tracee) return answer.apply(call);  // it is being killed
