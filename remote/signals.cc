@@ -105,6 +105,7 @@ void Supervisor::put_signals(GuestThread& thread, Tracee& tracee, Then then) {
       thread.waiting.erase(found);
     }
     end_giving(thread, tracee);
+    age_rest(thread, tracee);
     int number = signal_number(next.info);
     send_signal(thread, number);
     tracee.resume();
@@ -254,7 +255,7 @@ void Supervisor::mend_unread_call(Tracee& tracee) {
   std::array<uint64_t, 6> args{registers->rdi, registers->rsi, registers->rdx,
                                registers->r10, registers->r8,  registers->r9};
   if (syscall_row(registers->orig_rax, args).where == Where::kHere) return;
-  registers->rax = static_cast<uint64_t>(kErestartnointr);
+  registers->rax = static_cast<uint64_t>(code_to_begin(registers->orig_rax));
   tracee.set_registers(*registers);
 }
 
