@@ -36,15 +36,37 @@ int64_t clock_ns(clockid_t clock) {
 
 bool is_sleep(uint64_t number) { return number == SYS_nanosleep || number == SYS_clock_nanosleep; }
 
-/// Which call a restart_syscall stands for: compilers and libc load the number right before the instruction
-/// (b8 imm32, 0f 05). 219 if the code looks otherwise.
-uint64_t restarted_call(const user_regs_struct& registers, const ProcessMemory& memory) {
+/// A restart block of home's kernel, in the kernel thread that has it (the deputy's, while the guest is away), is gone
+/// on with for these only. Which call restart_syscall stands for is not always known; then it may be one of them.
+bool goes_on_by_block(uint64_t number) { return is_sleep(number) || number == SYS_restart_syscall; }
+
+/// The number that is loaded right before the instruction (b8 imm32, 0f 05), as compilers and most libcs do it; that of
+/// restart_syscall if the code looks otherwise.
+uint64_t number_before(uint64_t rip, const ProcessMemory& memory) {
   uint8_t code[7];
-  if (!memory.read(registers.rip - sizeof code, code, sizeof code) || code[0] != 0xb8)
-    return SYS_restart_syscall;
+  if (!memory.read(rip - sizeof code, code, sizeof code) || code[0] != 0xb8) return SYS_restart_syscall;
   uint32_t number;
   memcpy(&number, code + 1, sizeof number);
   return number;
+}
+
+/// Which call's restart block an interrupted thread has: 0 for none.
+uint64_t call_of_block(const user_regs_struct& registers, const ProcessMemory& memory, const CallsSinceHome& calls) {
+  if (static_cast<int64_t>(registers.rax) != kRestartBlock) return 0;
+  if (registers.orig_rax != SYS_restart_syscall) return registers.orig_rax;
+  for (const CallAtHome& own : calls.own)
+    if (own.contains(registers)) return own.original.orig_rax;
+  for (const user_regs_struct& sleep : calls.sleeps)
+    if (same_call(sleep, registers)) return sleep.orig_rax;
+  return number_before(registers.rip, memory);
+}
+
+/// For a sleep that has just been interrupted: its end, if the kernel has told the program what is left of it.
+int64_t end_of_sleep(uint64_t number, const user_regs_struct& registers, const ProcessMemory& memory) {
+  timespec left{};
+  uint64_t address = rest_address(number, registers);
+  if (address == 0 || !memory.read(address, &left, sizeof left)) return 0;
+  return clock_ns(CLOCK_MONOTONIC) + left.tv_sec * 1'000'000'000 + left.tv_nsec;
 }
 
 Result<ThreadState> capture_thread(Tracee& tracee, int pid, user_regs_struct* home) {
@@ -114,20 +136,20 @@ Status query_thread(Tracee& tracee, const ProcessMemory& memory, AgentPlace plac
 
 }  // namespace
 
-void mend_interrupted_call(user_regs_struct& registers, Going going, const ProcessMemory& memory) {
+void mend_interrupted_call(user_regs_struct& registers, uint64_t block_call) {
   auto number = static_cast<int64_t>(registers.orig_rax);
   auto result = static_cast<int64_t>(registers.rax);
   if (number < 0) return;
   // Calls that say EINTR outright (epoll_wait, semop): our interrupt is no signal, so they start again. Not
   // close, which has closed already.
   if (result == kEintr && number != SYS_close) registers.rax = static_cast<uint64_t>(kRestartNoHand);
-  if (result != kRestartBlock) return;
-  uint64_t real = number == SYS_restart_syscall ? restarted_call(registers, memory) : registers.orig_rax;
-  // A sleep's block stays in the kernel thread that has it: the deputy's on the way out, and on the way back.
-  bool keeps_block = is_sleep(real) || (going == Going::kAway && real == SYS_restart_syscall);
-  if (keeps_block) return;
-  registers.orig_rax = real;
+  if (result != kRestartBlock || goes_on_by_block(block_call)) return;
+  if (block_call != 0) registers.orig_rax = block_call;
   registers.rax = static_cast<uint64_t>(kRestartNoHand);
+}
+
+uint64_t rest_address(uint64_t number, const user_regs_struct& registers) {
+  return number == SYS_nanosleep ? registers.rsi : number == SYS_clock_nanosleep ? registers.r10 : 0;
 }
 
 namespace {
@@ -178,18 +200,23 @@ Bytes bytes_of(const user_regs_struct& registers) {
   return Bytes(first, first + sizeof registers);
 }
 
-Status capture_threads(StoppedProcess& process, const ProcessMemory& memory, const std::vector<CallAtHome>& calls,
+Status capture_threads(StoppedProcess& process, const ProcessMemory& memory, const CallsSinceHome& calls,
                        Capture& capture) {
   for (Tracee& tracee : process.threads) {
     user_regs_struct home{};
     TRY(ThreadState thread, capture_thread(tracee, process.pid, &home));
     thread.slot = static_cast<int32_t>(capture.state.threads.size());
     user_regs_struct away = home;
-    mend_interrupted_call(away, Going::kAway, memory);
+    uint64_t block_call = call_of_block(home, memory, calls);
+    if (goes_on_by_block(block_call)) {
+      thread.sleep_call = block_call;
+      thread.deadline_ns = end_of_sleep(block_call, home, memory);
+    }
+    mend_interrupted_call(away, block_call);
     if (static_cast<int64_t>(home.rax) == kEintr) home = away;
     thread.given_bytes = make_broken_write_again(away, memory);
     bool made_again = static_cast<int64_t>(away.rax) < 0;
-    if (const CallAtHome* own = made_again ? own_call_of(calls, away) : nullptr) {
+    if (const CallAtHome* own = made_again ? own_call_of(calls.own, away) : nullptr) {
       thread.given_bytes += own->done;
       thread.deadline_ns = own->deadline_ns;
     }

@@ -25,7 +25,7 @@ struct Capture {
 
 /// Before the agent is in: what ptrace alone can tell. Threads get the slots 0, 1, ... in order.
 /// `calls`: those that the process may be in since it came home.
-Status capture_threads(StoppedProcess& process, const ProcessMemory& memory, const std::vector<CallAtHome>& calls,
+Status capture_threads(StoppedProcess& process, const ProcessMemory& memory, const CallsSinceHome& calls,
                        Capture& capture);
 /// With the agent in: what only a thread itself can ask for. Leaves each thread with its home registers.
 Status capture_kernel_state(StoppedProcess& process, const ProcessMemory& memory, uint64_t window,
@@ -33,10 +33,12 @@ Status capture_kernel_state(StoppedProcess& process, const ProcessMemory& memory
 /// Mappings, command line ranges, limits, clocks.
 Status capture_process(int pid, const std::vector<MapEntry>& maps, uint64_t window, Capture& capture);
 
-enum class Going { kAway, kHome };
-/// The program must not see that its call was interrupted by us: EINTR that no handler caused becomes a
-/// restart; a restart block that lies in the other kernel becomes a restart of the whole call.
-void mend_interrupted_call(user_regs_struct& registers, Going going, const ProcessMemory& memory);
+/// The program must not see that its call was interrupted by us: EINTR that no handler caused becomes a restart.
+/// `block_call` has a restart block in home's kernel: a sleep goes on with it, on the way out and on the way back; any
+/// other is restarted as a whole, as is (0) one whose block another kernel had.
+void mend_interrupted_call(user_regs_struct& registers, uint64_t block_call);
+/// Where an interrupted sleep tells what is left of it; 0: nowhere, or no sleep.
+uint64_t rest_address(uint64_t number, const user_regs_struct& registers);
 
 user_regs_struct registers_of(const ThreadState& thread);
 Bytes bytes_of(const user_regs_struct& registers);

@@ -130,7 +130,7 @@ void Custodian::follow_exec(const Record& record, const std::shared_ptr<AwayNode
   }
   if (!outcome || *outcome != ExecWatch::Outcome::kExeced) return;
   (void)node->send(ControlType::kExeced, ProcessRef{record->pid, record->place().epoch});
-  record->calls_at_home.clear();
+  record->since_home = {};
   record->set_place({});
   // A move that was under way finds its guest gone.
   node->fail_mailbox(record->pid, Error{ECANCELED, "it has executed another program, at home"});

@@ -22,6 +22,7 @@ namespace {
 constexpr uint64_t kDontNeedLocked = 24;  // MADV_DONTNEED_LOCKED, Linux 5.18: locked pages too
 constexpr size_t kBrk = 5;                // in ProcessState::mm
 constexpr size_t kMmFields = 11;
+constexpr int64_t kSecond = 1'000'000'000;
 
 class Homecoming {
  public:
@@ -229,8 +230,12 @@ class Homecoming {
   Status prepare_registers() {
     for (const ThreadState& thread : state_.threads) {
       registers_.push_back(registers_of(thread));
-      mend_interrupted_call(registers_.back(), Going::kHome, *memory_);
       user_regs_struct& registers = registers_.back();
+      mend_interrupted_call(registers, thread.sleep_call);
+      if (thread.sleep_call != 0) {
+        go_on_sleeping(registers, thread);
+        continue;
+      }
       if (thread.given_bytes != 0)
         TRY_VOID(go_on(registers, thread, [&](uint64_t at) {
           return rest_of_write(registers, thread.given_bytes, at, *memory_);
@@ -249,16 +254,13 @@ class Homecoming {
     auto at = static_cast<uint64_t>(batch.result(0));
     TRY(ResumedCall rest, make_call(at));
     TRY_VOID(memory_->write(at, rest.bytes.data(), rest.bytes.size()));
-    calls_.push_back({at, registers, thread.given_bytes, thread.deadline_ns});
+    calls_.own.push_back({at, registers, thread.given_bytes, thread.deadline_ns});
     registers = rest.registers;
     return {};
   }
 
   Status go_on_waiting(user_regs_struct& registers, const ThreadState& thread) {
-    timespec now{};
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    constexpr int64_t kSecond = 1'000'000'000;
-    int64_t left = std::max<int64_t>(thread.deadline_ns - now.tv_sec * kSecond - now.tv_nsec, 0);
+    int64_t left = left_until(thread.deadline_ns);
     if (waits_with_own_limit(registers.orig_rax))
       return go_on(registers, thread, [&](uint64_t at) -> Result<ResumedCall> { return rest_of_wait(registers, left, at); });
     bool timeval = false;
@@ -269,9 +271,28 @@ class Homecoming {
     return {};
   }
 
+  /// The kernel goes on with it by itself. If a handler comes first, the program reads what was told before the move:
+  /// less is left by now.
+  void go_on_sleeping(const user_regs_struct& registers, const ThreadState& thread) {
+    calls_.sleeps.push_back(registers);
+    calls_.sleeps.back().orig_rax = thread.sleep_call;
+    uint64_t address = rest_address(thread.sleep_call, registers);
+    if (address == 0 || thread.deadline_ns == 0) return;
+    int64_t left = left_until(thread.deadline_ns);
+    int64_t pair[2] = {left / kSecond, left % kSecond};
+    // What cannot be written the kernel answers itself.
+    (void)write_memory(record_.pid, address, pair, sizeof pair);
+  }
+
+  static int64_t left_until(int64_t deadline_ns) {
+    timespec now{};
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return std::max<int64_t>(deadline_ns - now.tv_sec * kSecond - now.tv_nsec, 0);
+  }
+
   Status become_native() {
     TRY_VOID(at_stage("go on at home", make_native(hands_.threads(), *memory_, site_, state_, registers_)));
-    record_.calls_at_home = std::move(calls_);
+    record_.since_home = std::move(calls_);
     record_.set_place({});
     hands_.release();
     return {};
@@ -292,7 +313,7 @@ class Homecoming {
   AgentPlace place_;
   user_regs_struct deputy_registers_{};
   std::vector<PageSpan> received_;
-  std::vector<CallAtHome> calls_;
+  CallsSinceHome calls_;
   std::vector<user_regs_struct> registers_;  ///< to go on with, in the order of state_.threads
   MoveReport report_;
 };

@@ -125,7 +125,7 @@ class MoveOut {
 
   Status capture() {
     for (Tracee& tracee : hands_.threads().threads) TRY_VOID(leave_vdso(tracee, vdso_code(maps_)));
-    TRY_VOID(capture_threads(hands_.threads(), *memory_, record_.calls_at_home, *capture_));
+    TRY_VOID(capture_threads(hands_.threads(), *memory_, record_.since_home, *capture_));
     reached_ = Reached::kAgent;
     TRY_VOID(install_agent(hands_.worker(), *memory_, site_, window(),
                            static_cast<int>(hands_.threads().threads.size()), ring_places_));

@@ -78,7 +78,7 @@ struct ProcessRecord {
   uint32_t told_epoch = 0;  ///< ... of this move's node
   TracerRight tracer;
   CpuAccount cpu_away;
-  std::vector<CallAtHome> calls_at_home;  ///< since it came home last; of whoever has claimed the process
+  CallsSinceHome since_home;  ///< of whoever has claimed the process
 
   // Registry mutex.
   std::string program;

@@ -168,10 +168,16 @@ uint64_t limit_address(const user_regs_struct& registers, bool* timeval) {
   return 0;
 }
 
+bool CallAtHome::contains(const user_regs_struct& registers) const { return registers.rip == at + kSyscallInstructionBytes; }
+
+bool same_call(const user_regs_struct& a, const user_regs_struct& b) {
+  return a.rip == b.rip && a.rsp == b.rsp && a.rdi == b.rdi && a.rsi == b.rsi && a.rdx == b.rdx && a.r10 == b.r10 &&
+         a.r8 == b.r8 && a.r9 == b.r9;
+}
+
 const CallAtHome* own_call_of(const std::vector<CallAtHome>& calls, user_regs_struct& registers) {
   for (const CallAtHome& call : calls) {
-    bool inside = registers.rip == call.at + kSyscallInstructionBytes && registers.orig_rax == call.original.orig_rax;
-    if (!inside) continue;
+    if (!call.contains(registers) || registers.orig_rax != call.original.orig_rax) continue;
     registers.rip = call.original.rip;
     registers.rsi = call.original.rsi;
     registers.rdx = call.original.rdx;

@@ -26,7 +26,16 @@ struct CallAtHome {
   user_regs_struct original{};
   uint64_t done = 0;
   int64_t deadline_ns = 0;
+
+  bool contains(const user_regs_struct& registers) const;
 };
+/// What threads may be in since their process came home last.
+struct CallsSinceHome {
+  std::vector<CallAtHome> own;
+  std::vector<user_regs_struct> sleeps;  ///< which go on by restart_syscall, with the number of the sleep
+};
+/// Two looks at a call that a thread has not left in between, or at one that is made alike.
+bool same_call(const user_regs_struct& a, const user_regs_struct& b);
 /// For a thread that was interrupted in such a call: its registers as if it had made its own; what it was.
 const CallAtHome* own_call_of(const std::vector<CallAtHome>& calls, user_regs_struct& registers);
 

@@ -128,8 +128,8 @@ Result<CallReply> await_reply(GuestThread& thread, const CallPlan& plan) {
       continue;
     }
     if (frame.header.type != static_cast<uint16_t>(FrameType::kReply) || frame.header.sequence != thread.in_flight)
-      return fail(EBADMSG, "unexpected frame from the deputy: type " + std::to_string(frame.header.type) + ", sequence " +
-                               std::to_string(frame.header.sequence) + " and not " + std::to_string(thread.in_flight));
+      return fail(EBADMSG, "frame " + std::to_string(frame.header.type) + " of call " + std::to_string(frame.header.sequence) +
+                               " from the deputy, awaited was the reply to " + std::to_string(thread.in_flight));
     TRY(CallReply reply, parse_reply(plan, frame.body.data(), frame.body.size()));
     std::lock_guard lock(thread.mutex);
     for (size_t i = 0; i < reply.signals.size(); ++i)

@@ -34,14 +34,6 @@ int64_t clock_now(clockid_t clock) {
   return t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/// A wait with a deadline inside this kernel cannot be carried as such; the call is made again with the
-/// arguments it had. Absolute deadlines (what pthread_cond_timedwait uses) lose nothing by that.
-void fix_local_restart(user_regs_struct& registers) {
-  if (static_cast<int64_t>(registers.orig_rax) == SYS_futex &&
-      static_cast<int64_t>(registers.rax) == kErestartRestartblock)
-    registers.rax = static_cast<uint64_t>(kErestartnohand);
-}
-
 }  // namespace
 
 /// A guest in our hands.
@@ -237,7 +229,7 @@ Result<ProcessState> Supervisor::capture(Frozen& frozen, uint32_t epoch) {
                   static_cast<uint64_t>(batch.result(brk)), stat.start_stack, stat.arg_start, stat.arg_end,
                   stat.env_start, stat.env_end};
     }
-    fix_local_restart(registers);
+    capture_restart(thread, registers, out);
     out.registers.resize(sizeof registers);
     memcpy(out.registers.data(), &registers, sizeof registers);
     out.xstate.resize(xstate.size());
@@ -257,7 +249,7 @@ Result<ProcessState> Supervisor::capture(Frozen& frozen, uint32_t epoch) {
       // Signals that came and have not been given are home's to offer again.
       std::lock_guard lock(thread.mutex);
       out.given_bytes = thread.given_bytes;
-      out.deadline_ns = registers.orig_rax == thread.deadline_call ? thread.deadline_ns : 0;
+      if (registers.orig_rax == thread.deadline_call) out.deadline_ns = thread.deadline_ns;
       out.signals_acked = thread.signals_received;
       for (const WaitingSignal& signal : thread.waiting) out.signals_acked = std::min(out.signals_acked, signal.number - 1);
     }

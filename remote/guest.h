@@ -5,6 +5,7 @@
 // freeze. Lock order: Guest::mutex, then GuestThread::tracer_mutex, then GuestThread::mutex, then a writer's.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -34,6 +35,17 @@ struct WaitingSignal {
   uint32_t number = 0;
   Siginfo info{};
   bool parked = false;  ///< was found blocked in the guest; looked at again when its mask changes
+};
+
+/// A sleep of a guest thread, whose deadline and whose pointer for the rest home's kernel keeps in the restart block of
+/// the deputy thread. It goes on by restart_syscall, which has the arguments of the sleep.
+struct SleepAtHome {
+  uint64_t number = 0;  ///< of the call; restart_syscall: not known, it began at home; 0: there was none
+  std::array<uint64_t, 6> args{};
+  int64_t end_ns = 0;  ///< by home's clock, for the rest that is told; 0: not known
+
+  bool is(uint64_t call, const std::array<uint64_t, 6>& its_args) const;
+  uint64_t rest_address() const;  ///< 0: nobody is told
 };
 
 /// One thread of a guest with its channel. The channel has one owner at a time, who alone reads it: the worker of
@@ -76,7 +88,7 @@ struct GuestThread {
   uint64_t deadline_call = 0;  ///< its number
   uint64_t given_bytes = 0;  ///< by a write or send that was broken off, and goes on when it is made again
   std::atomic<uint64_t> home_ns{0};  ///< of the call that is traced: frames sent until replies received
-  std::optional<CallPlan> aborted_plan;  ///< of a call that goes on with restart_syscall
+  SleepAtHome sleep;         ///< the last one
   /// Written under `mutex`, so that nobody who waits misses it; read by anybody.
   std::atomic<bool> ended{false};
 
@@ -106,6 +118,7 @@ struct Guest {
   std::condition_variable changed;
   std::map<int, std::shared_ptr<GuestThread>> threads;  ///< by tid
   std::set<int> slots;
+  std::set<uint64_t> rest_pages;  ///< into which home's kernel can write, too
   std::atomic<bool> freezing{false};  ///< a move has begun: no new call, fork or exec
   std::atomic<bool> dropped{false};   ///< somebody is taking it out of the registry
   std::atomic<bool> held{false};      ///< home is stopped by job control, as it has last said

@@ -88,14 +88,14 @@ void Supervisor::serve_call(PendingCall& call) {
       return (!thread->watcher_busy && !thread->in_call) || thread->interrupted || thread->ended;
     });
     if (thread->ended) return call.abandon();
-    if (thread->interrupted) return call.answer(kErestartnointr);
+    if (thread->interrupted) return call.answer(call.code_to_begin());
     if (!thread->guest->freezing || handed_over) {
       begun = thread->in_call = true;
       unwatch(*thread);
       if (direct != nullptr) direct->begin_trapped_call();
     }
   }
-  if (!begun) return answer_when_interrupted(*thread, call, kErestartnointr);
+  if (!begun) return answer_when_interrupted(*thread, call, call.code_to_begin());
 
   bool foreign = call.architecture() != AUDIT_ARCH_X86_64 || (call.number() & kX32Bit) != 0;
   bool signal_first;
@@ -108,7 +108,7 @@ void Supervisor::serve_call(PendingCall& call) {
   } else if (foreign) {
     bring_home(*thread, call, "a 32-bit system call");
   } else if (signal_first) {
-    answer_and_deliver(*thread, call, Answer::value(kErestartnointr));
+    answer_and_deliver(*thread, call, Answer::value(call.code_to_begin()));
   } else if (call.number() == kQueryDirect) {
     enable_direct(*thread, call);
   } else {
@@ -162,12 +162,9 @@ void Supervisor::dispatch(GuestThread& thread, PendingCall& call, const SyscallR
       guest.local_answers.fetch_add(1, std::memory_order_relaxed);
       judge_memory_call(thread, call, row);
       break;
-    case Where::kHome: {
-      bool tells_rest = (row.number == SYS_nanosleep && call.args()[1] != 0) ||
-                        (row.number == SYS_clock_nanosleep && call.args()[3] != 0 && (call.args()[1] & TIMER_ABSTIME) == 0);
-      tells_rest ? sleep_at_home(thread, call, row) : forward_call(thread, call, row);
+    case Where::kHome:
+      is_sleep(row.number, call.args()) ? sleep_at_home(thread, call, row) : forward_call(thread, call, row);
       break;
-    }
     case Where::kSplit:
       by = AnsweredBy::kSplit;
       split_call(thread, call, row);
@@ -229,7 +226,7 @@ bool Supervisor::finish_call(GuestThread& thread, PendingCall& call, const CallP
   if (!reply) {
     call.note_wait();
     if (reply.error().code == kFrozen)
-      answer_when_interrupted(thread, call, kErestartnointr);
+      answer_when_interrupted(thread, call, call.code_to_begin());
     else
       lose_channel(thread, call, reply.error());
     return true;
@@ -240,7 +237,6 @@ bool Supervisor::finish_call(GuestThread& thread, PendingCall& call, const CallP
     {
       std::lock_guard lock(thread.mutex);
       signal = thread.has_signal();
-      if (reply->result == kErestartRestartblock) thread.aborted_plan = plan;
     }
     if (signal && !thread.guest->freezing) {
       answer_and_deliver(thread, call, Answer::value(reply->result));

@@ -2,6 +2,7 @@
 // destructor answers ENOSYS and says so in the log, for a guest that waits for ever is worse than a wrong errno.
 #pragma once
 
+#include <asm/unistd_64.h>
 #include <linux/seccomp.h>
 
 #include <array>
@@ -21,6 +22,12 @@ inline constexpr uint64_t kSyncWakeUp = 1;
 inline constexpr int64_t kErestartsys = -512, kErestartnointr = -513, kErestartnohand = -514,
                          kErestartRestartblock = -516;
 
+/// For a call that has not begun: a handler runs first, and then it is made. One that goes on by restart_syscall had
+/// begun before: a handler ends it.
+constexpr int64_t code_to_begin(uint64_t number) {
+  return number == __NR_restart_syscall ? kErestartRestartblock : kErestartnointr;
+}
+
 class PendingCall {
  public:
   PendingCall(int listener, const seccomp_notif& notification);
@@ -30,6 +37,7 @@ class PendingCall {
 
   uint64_t number() const { return number_; }
   const std::array<uint64_t, 6>& args() const { return args_; }
+  int64_t code_to_begin() const { return mosix::code_to_begin(number_); }
   int outer_tid() const { return outer_tid_; }
   uint32_t architecture() const { return architecture_; }
 

@@ -486,11 +486,17 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
     record->signals_received = state.threads[i].signals_acked;
     record->cpu_before_ns = state.threads[i].cpu_ns;
     record->given_bytes = state.threads[i].given_bytes;
-    record->deadline_ns = state.threads[i].deadline_ns;
     user_regs_struct registers{};
     if (state.threads[i].registers.size() != sizeof registers) return fail(EBADMSG, "registers");
     memcpy(&registers, state.threads[i].registers.data(), sizeof registers);
-    record->deadline_call = registers.orig_rax;
+    if (state.threads[i].sleep_call != 0) {
+      record->sleep = {state.threads[i].sleep_call,
+                       {registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9},
+                       state.threads[i].deadline_ns};
+    } else {
+      record->deadline_ns = state.threads[i].deadline_ns;
+      record->deadline_call = registers.orig_rax;
+    }
     record->led = true;
     guest.threads[record->tid] = record;
     guest.slots.insert(record->slot);

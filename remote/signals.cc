@@ -105,6 +105,7 @@ void Supervisor::put_signals(GuestThread& thread, Tracee& tracee, Then then) {
       thread.waiting.erase(found);
     }
     end_giving(thread, tracee);
+    age_rest(thread, tracee);
     int number = signal_number(next.info);
     send_signal(thread, number);
     tracee.resume();
@@ -141,13 +142,13 @@ void Supervisor::answer_and_deliver(GuestThread& thread, PendingCall& call, cons
   }
   std::unique_lock tracing = lock_tracer(thread);
   while (!tracing) {
-    // Whoever moves the guest gives it the signals, when it stands and before its state is taken; it makes no step
-    // between.
-    if (restarts) return answer_when_interrupted(thread, call, answer.result);
+    // Whoever moves the guest gives it the signals, when it stands and before its state is taken. It must not come out
+    // of its call before it has been told to stand, or it would go on for a while without its handlers.
     {
       std::unique_lock lock(thread.mutex);
       thread.changed.wait(lock, [&] { return thread.interrupted || thread.ended || !thread.guest->freezing; });
-      if (thread.interrupted || thread.ended) return answer.apply(call);
+      if (thread.ended) return call.abandon();
+      if (thread.interrupted) return answer.apply(call);
     }
     tracing = lock_tracer(thread);
   }
@@ -254,7 +255,7 @@ void Supervisor::mend_unread_call(Tracee& tracee) {
   std::array<uint64_t, 6> args{registers->rdi, registers->rsi, registers->rdx,
                                registers->r10, registers->r8,  registers->r9};
   if (syscall_row(registers->orig_rax, args).where == Where::kHere) return;
-  registers->rax = static_cast<uint64_t>(kErestartnointr);
+  registers->rax = static_cast<uint64_t>(code_to_begin(registers->orig_rax));
   tracee.set_registers(*registers);
 }
 

@@ -34,20 +34,6 @@ constexpr uint64_t kFlagsAtHome = SA_RESTART | SA_NODEFER | SA_RESETHAND | SA_NO
 /// ucontext.uc_sigmask in a signal frame, seen from the stack pointer at rt_sigreturn.
 constexpr uint64_t kFrameMaskOffset = 296;
 
-/// Which call a restart_syscall stands for: the number is loaded right before the instruction (b8 imm32, 0f 05),
-/// which the last field of /proc/.../syscall is the end of. 0 if the code looks otherwise.
-uint64_t restarted_call(int outer_tid, GuestMemory& memory) {
-  Result<std::string> text = read_proc_file(outer_tid, "syscall");
-  size_t last = text ? text->rfind(" 0x") : std::string::npos;
-  if (last == std::string::npos) return 0;
-  uint8_t code[7];
-  uint64_t end = strtoull(text->c_str() + last + 1, nullptr, 16);
-  if (!memory.read(end - sizeof code, code, sizeof code) || code[0] != 0xb8) return 0;
-  uint32_t number;
-  memcpy(&number, code + 1, sizeof number);
-  return number;
-}
-
 /// The stack pointer of a thread that is blocked in a notification: last but one field of /proc/.../syscall. Who has
 /// been woken by the notification may be here before the thread has gone to sleep (as a rule, where the kernel has no
 /// SYNC_WAKE_UP); until then the file says "running".
@@ -324,95 +310,6 @@ void Supervisor::timed_with_mask(GuestThread& thread, PendingCall& call, const S
       }
     }
     if (finish_call(thread, call, *plan, reply)) return end_deadline(thread, call);
-  }
-}
-
-/// Reads home's copy of the guest's memory: a call of the deputy's own, on itself.
-Result<CallReply> Supervisor::read_at_home(GuestThread& thread, uint64_t address, uint32_t bytes) {
-  constexpr uint32_t kData = 32;
-  uint64_t ranges[4] = {0, bytes, address, bytes};  // iovec here (its pointer is a reloc), iovec there
-  CallPlan plan = buffer_plan(SYS_process_vm_readv, {static_cast<uint64_t>(thread.guest->pid), 0, 1, 16, 1, 0}, 1, ranges,
-                              sizeof ranges, -1, 0, OutRule::kFixed, 0);
-  plan.body.arg_relocs |= 1u << 3;
-  plan.relocs.push_back({.at = 0, .target = kData});
-  plan.body.reloc_count = 1;
-  plan.outs.push_back({.offset = kData, .max_bytes = bytes, .rule = static_cast<uint16_t>(OutRule::kResult),
-                       .reserved = 0, .param = 1});
-  plan.destinations.push_back({.max_bytes = bytes});
-  plan.body.out_count = 1;
-  plan.body.scratch_bytes = (kData + bytes + 15) & ~15u;
-  return exchange(thread, plan);
-}
-
-/// A sleep that is interrupted tells what is left of it, at a pointer that home's kernel keeps in the thread's
-/// restart block for as long as the sleep lasts, wherever the guest moves meanwhile. So it gets the guest's own
-/// pointer, into home's copy of its memory, and not one into scratch, which a process at home does not have.
-void Supervisor::sleep_at_home(GuestThread& thread, PendingCall& call, const SyscallRow& row) {
-  size_t rest_index = row.number == SYS_nanosleep ? 1 : 3;
-  std::array<uint64_t, 6> args = call.args();
-  uint64_t rest = std::exchange(args[rest_index], 0);
-  NotifiedMemory memory(thread.outer_tid);
-  Result<CallPlan> plan = plan_call(row, args, memory);
-  if (!plan) return bring_home(thread, call, std::string(row.name));
-  Result<CallReply> probe = read_at_home(thread, rest, sizeof(timespec));
-  bool known_at_home = probe && probe->verdict == Verdict::kDone && probe->result == sizeof(timespec);
-  if (known_at_home) plan->body.args[rest_index] = rest;
-  timespec wanted{}, began{};
-  bool readable = memory.read(args[rest_index - 1], &wanted, sizeof wanted).has_value();
-  clock_gettime(CLOCK_MONOTONIC, &began);
-  for (;;) {
-    Result<CallReply> reply = exchange(thread, *plan);
-    if (reply && reply->verdict == Verdict::kDone && reply->result == -EINTR) {
-      timespec left{};
-      Result<CallReply> told = fail(ENOENT, "");
-      if (known_at_home) told = read_at_home(thread, rest, sizeof left);
-      if (told && told->result == sizeof left && !told->outs.empty() && told->outs[0].size() == sizeof left) {
-        memcpy(&left, told->outs[0].data(), sizeof left);
-      } else if (readable) {
-        // Memory that only the guest has: what is left by this node's clock.
-        timespec now{};
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        int64_t ns = (wanted.tv_sec - (now.tv_sec - began.tv_sec)) * 1000000000 + wanted.tv_nsec - (now.tv_nsec - began.tv_nsec);
-        left = {std::max<int64_t>(ns, 0) / 1000000000, std::max<int64_t>(ns, 0) % 1000000000};
-      }
-      if (!memory.write(rest, &left, sizeof left)) reply->result = -EFAULT;
-    }
-    if (finish_call(thread, call, *plan, reply)) return;
-  }
-}
-
-void Supervisor::restart(GuestThread& thread, PendingCall& call) {
-  // The call that was aborted left its deadline in the deputy thread's restart block, and its scratch bytes in
-  // the deputy's buffer; where they are known here, its outs come back as those of the first attempt would.
-  std::optional<CallPlan> plan;
-  {
-    std::lock_guard lock(thread.mutex);
-    plan = thread.aborted_plan;
-  }
-  if (plan) {
-    plan->body.number = SYS_restart_syscall;
-    plan->body.arg_relocs = 0;
-    plan->body.flags = kCallResumes;
-    plan->body.in_bytes = 0;
-    plan->body.reloc_count = 0;
-    plan->relocs.clear();
-    plan->scratch.clear();
-  } else {
-    plan = plain_plan(SYS_restart_syscall, {});
-  }
-  NotifiedMemory memory(thread.outer_tid);
-  for (;;) {
-    Result<CallReply> reply = exchange(thread, *plan);
-    if (reply && reply->verdict == Verdict::kDone && reply->result == -EINTR) {
-      // A sleep that has ended early: home's kernel has told home's memory what is left (see sleep_at_home).
-      uint64_t number = restarted_call(thread.outer_tid, memory);
-      uint64_t rest = number == SYS_nanosleep ? call.args()[1] : number == SYS_clock_nanosleep ? call.args()[3] : 0;
-      Result<CallReply> told = fail(ENOENT, "");
-      if (rest != 0) told = read_at_home(thread, rest, sizeof(timespec));
-      if (told && told->result == sizeof(timespec) && !told->outs.empty() && told->outs[0].size() == sizeof(timespec))
-        (void)memory.write(rest, told->outs[0].data(), sizeof(timespec));
-    }
-    if (finish_call(thread, call, *plan, reply)) return;
   }
 }
 

@@ -160,6 +160,17 @@ class Supervisor {
   /// Unless the call is to be made again.
   static void end_deadline(GuestThread& thread, const PendingCall& call);
 
+  // --- sleeps.cc
+  /// A sleep that home's kernel can go on with.
+  static bool is_sleep(uint64_t number, const std::array<uint64_t, 6>& args);
+  void sleep_at_home(GuestThread& thread, PendingCall& call, const SyscallRow& row);
+  void restart(GuestThread& thread, PendingCall& call);
+  void go_on_sleeping(GuestThread& thread, PendingCall& call, CallPlan plan);
+  Result<CallReply> make_room_for_rest(GuestThread& thread, uint64_t address);
+  Result<CallReply> fetch_rest(GuestThread& thread, CallReply reply);
+  void age_rest(GuestThread& thread, Tracee& tracee);
+  static void capture_restart(GuestThread& thread, user_regs_struct& registers, ThreadState& state);
+
   // --- giving_calls.cc
   void give_bytes(GuestThread& thread, PendingCall& call, const SyscallRow& row, uint64_t total);
   /// What a call that was broken off has given so far: the caller answers it with that.
@@ -200,9 +211,6 @@ class Supervisor {
   void change_mask_at_home(GuestThread& thread, PendingCall& call, uint64_t how, uint64_t set);
   void suspend(GuestThread& thread, PendingCall& call, const SyscallRow& row);
   void timed_with_mask(GuestThread& thread, PendingCall& call, const SyscallRow& row);
-  Result<CallReply> read_at_home(GuestThread& thread, uint64_t address, uint32_t bytes);
-  void sleep_at_home(GuestThread& thread, PendingCall& call, const SyscallRow& row);
-  void restart(GuestThread& thread, PendingCall& call);
   void times(GuestThread& thread, PendingCall& call, const SyscallRow& row);
 
   // --- child_times.cc

@@ -150,7 +150,6 @@ struct AgentSlot {
   uint32_t send_failed;
   int32_t receive_result;
   uint32_t receive_done;
-  uint64_t last_scratch;      ///< of the call before, for kCallResumes
   uint32_t tid;
   uint32_t pid;
 };

@@ -256,20 +256,14 @@ bool carry_out_call(AgentSlot* slot, const Frame& frame) {
   } else if (scratch != in) {
     move_up(scratch, in, call.in_bytes);
   }
-  if (call.flags == kCallResumes && slot->last_scratch != 0) {
-    scratch = reinterpret_cast<uint8_t*>(slot->last_scratch);
-  } else {
-    // Also a sleep that home's kernel had interrupted before the guest left: its block knows no scratch of ours.
-    for (uint32_t i = 0; i < call.out_count; ++i) {
-      auto rule = static_cast<OutRule>(outs[i].rule);
-      if (rule != OutRule::kFixed && rule != OutRule::kAlways) continue;
-      uint32_t begin = outs[i].offset < call.in_bytes ? call.in_bytes : outs[i].offset;
-      uint32_t end = outs[i].offset + outs[i].max_bytes;
-      if (end > begin) zero_bytes(scratch + begin, end - begin);
-    }
-    if (!relocate(scratch, call.scratch_bytes, relocs, call.reloc_count)) return false;
+  for (uint32_t i = 0; i < call.out_count; ++i) {
+    auto rule = static_cast<OutRule>(outs[i].rule);
+    if (rule != OutRule::kFixed && rule != OutRule::kAlways) continue;
+    uint32_t begin = outs[i].offset < call.in_bytes ? call.in_bytes : outs[i].offset;
+    uint32_t end = outs[i].offset + outs[i].max_bytes;
+    if (end > begin) zero_bytes(scratch + begin, end - begin);
   }
-  slot->last_scratch = address_of(scratch);
+  if (!relocate(scratch, call.scratch_bytes, relocs, call.reloc_count)) return false;
 
   slot->call_number = call.number;
   for (int i = 0; i < 6; ++i)

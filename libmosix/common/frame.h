@@ -58,13 +58,6 @@ struct HelloBody {
 };
 static_assert(sizeof(HelloBody) == 24);
 
-enum CallFlags : uint32_t {
-  kCallFresh = 0,
-  /// The call takes the place of one that was aborted inside a kernel restart block (restart_syscall):
-  /// scratch, relocs and out regions are those of the frame before, which the deputy has kept.
-  kCallResumes = 1,
-};
-
 struct CallBody {
   uint32_t number;
   uint32_t arg_relocs;  ///< bit i: args[i] is an offset into scratch, not a value
@@ -73,7 +66,7 @@ struct CallBody {
   uint32_t out_count;
   uint32_t in_bytes;
   uint32_t scratch_bytes;  ///< at least in_bytes; multiple of 16
-  uint32_t flags;          ///< CallFlags
+  uint32_t reserved;       ///< 0
   /// Bytes that a call which gives bytes away is to move; 0 for all others. If it moves some but not all of them
   /// and no signal has come, it has been broken off: the reply is a restart that names what was moved.
   uint32_t wanted_bytes;
@@ -108,7 +101,7 @@ enum class Verdict : uint32_t {
   kDone = 0,     ///< executed; result is what the kernel returned
   /// Not executed, or stopped inside home's kernel. `result` is the kernel's own restart code: -ERESTARTNOINTR
   /// (-513) if nothing was executed; -512, -514 or -516 from an aborted call, the last of which left its
-  /// deadline in the deputy thread's restart block: it goes on with restart_syscall (kCallResumes).
+  /// deadline in the deputy thread's restart block: it goes on with restart_syscall.
   kRestart = 1,
 };
 

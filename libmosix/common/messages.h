@@ -254,13 +254,17 @@ struct ThreadState {
   /// What the write or send in `registers`, which is made again, has given away already.
   uint64_t given_bytes = 0;
   /// When the poll, select or other wait in `registers`, which is made again, has to end: CLOCK_MONOTONIC at home.
-  /// 0: it has no limit, or begins anew.
+  /// 0: it has no limit, or begins anew. With sleep_call: the sleep's end.
   int64_t deadline_ns = 0;
+  /// The sleep in `registers`, which goes on by the restart block of home's kernel: its number, or restart_syscall's if
+  /// nobody knows. 0: no sleep.
+  uint64_t sleep_call = 0;
   template <class A>
   void visit(A& a) {
     a(tid), a(slot), a(registers), a(xstate), a(signal_mask), a(rseq_address), a(rseq_size), a(rseq_signature),
         a(robust_list), a(robust_list_size), a(clear_child_tid), a(altstack_sp), a(altstack_flags),
-        a(altstack_size), a(name), a(signals_acked), a(next_sequence), a(cpu_ns), a(given_bytes), a(deadline_ns);
+        a(altstack_size), a(name), a(signals_acked), a(next_sequence), a(cpu_ns), a(given_bytes), a(deadline_ns),
+        a(sleep_call);
   }
 };
 
