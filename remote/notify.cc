@@ -281,12 +281,15 @@ void Supervisor::answer_when_interrupted(GuestThread& thread, PendingCall& call,
   if (tracee) tracee->wait_stop(kStageTimeoutMs);
 }
 
+/// However long it takes: while a debugger has hold of the process at home, for instance, nobody can bring it. Natively
+/// the call would have been made.
 void Supervisor::bring_home(GuestThread& thread, PendingCall& call, const std::string& reason) {
+  constexpr int kLongestPauseS = 5, kSayAfter = 5;
   Guest& guest = *thread.guest;
-  constexpr int kAttempts = 3;
-  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+  for (int asked = 1;; ++asked) {
     WantHome want{.pid = guest.pid, .reason = reason};
-    if (!send_control(ControlType::kWantHome, encode_message(want))) break;
+    if (!send_control(ControlType::kWantHome, encode_message(want))) return call.abandon();
+    if (asked == kSayAfter) log_info("guest " + std::to_string(guest.pid) + " waits to be brought home for " + reason);
     if (!call.channel_given_up()) {
       // Its signals find it while it waits; the call is then made again.
       [[maybe_unused]] Status drained = drain_inbox(thread);
@@ -298,14 +301,11 @@ void Supervisor::bring_home(GuestThread& thread, PendingCall& call, const std::s
       thread.changed.notify_all();
     }
     std::unique_lock lock(thread.mutex);
-    if (thread.changed.wait_for(lock, std::chrono::seconds(10),
-                                [&] { return thread.interrupted || thread.ended; })) {
-      if (thread.ended) return call.abandon();
-      return call.answer(kErestartnointr);
-    }
+    auto pause = std::chrono::seconds(std::min(asked, kLongestPauseS));
+    if (!thread.changed.wait_for(lock, pause, [&] { return thread.interrupted || thread.ended; })) continue;
+    if (thread.ended) return call.abandon();
+    return call.answer(call.code_to_begin());
   }
-  log_error("guest " + std::to_string(guest.pid) + " cannot go home for " + reason + "; the call gets ENOSYS");
-  call.answer(-ENOSYS);
 }
 
 void Supervisor::lose_channel(GuestThread& thread, PendingCall& call, const Error& error) {

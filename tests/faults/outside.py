@@ -279,6 +279,36 @@ def debugger_at_home(lab):
     lab.nothing_left()
 
 
+MAPPER = (PYTHON, '-uc', """
+import mmap, sys
+for line in sys.stdin:
+    shared = mmap.mmap(-1, 8192)  # memory to be shared with children: made at home
+    shared[:5] = b'there'
+    print(line.strip(), shared[:5].decode())
+""")
+
+
+def coming_home_waits_for_a_debugger(lab):
+    """A call that can only be made at home is made there when the process can come, and not refused meanwhile."""
+    process, pid = lab.start('mosrun', '-r', 'node2', '--require', *MAPPER)
+    lab.until_away(pid)
+    strace = subprocess.Popen(lab.words('node1', ['strace', '-o', '/dev/null', '-p', str(pid)]),
+                              stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    lab.started.append(strace)
+    require('attached' in strace.stderr.readline(), 'strace is not attached')
+    process.stdin.write('one\n')
+    process.stdin.flush()
+    ready, _, _ = select.select([process.stdout, process.stderr], [], [], 8)
+    require(not ready, f'it went on without its call: {ready and process.stderr.readline()}')
+    require(lab.where(pid) == 'node2', lab.where(pid))
+    strace.terminate()
+    strace.wait(60)
+    require(process.stdout.readline().split() == ['one', 'there'], 'no answer after the debugger has gone')
+    require(lab.where(pid) == 'home', lab.where(pid))
+    process.stdin.close()
+    require(process.wait(60) == 0, f'status {process.returncode}')
+
+
 def built(name, *commands):
     folder = tempfile.mkdtemp(prefix='mosix-outside-')
     os.chmod(folder, 0o755)
@@ -379,7 +409,8 @@ def trace_of_a_running_process(lab):
     require(tracer.returncode == 0, f'{tracer.returncode} {rest}')
 
 
-CASES = [what_home_sees, computing_is_asleep_at_home, debugger_at_home, other_kinds_of_programs, trace_of_a_command,
+CASES = [what_home_sees, computing_is_asleep_at_home, debugger_at_home, coming_home_waits_for_a_debugger,
+         other_kinds_of_programs, trace_of_a_command,
          trace_options, trace_of_a_running_process,
          report_of_short_programs, report_of_one_short_program, children_that_only_fork, child_that_moved, killed_child,
          own_time_of_visits]
