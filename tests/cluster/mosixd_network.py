@@ -243,13 +243,14 @@ class Members(unittest.TestCase):
     def test_what_follows_the_request_is_the_supervisors(self):
         with Cluster(2) as cluster:
             two = cluster.node(2).start()
+            pid = 4194303  # the highest there can be: no process of this machine has it as a rule
             with self.proven(two) as s:
-                s.sendall(guest_open(uid=1000) + b"4711\n")  # at once, before the answer
+                s.sendall(guest_open(uid=1000) + f"{pid}\n".encode())  # at once, before the answer
                 kind, body = read_message(s)
                 self.assertEqual((kind, harness.parse_node_name(body)), (harness.ACCEPT, "node2"))
                 self.assertEqual(harness.receive(s, 5), b"here\n")
-                self.assertEqual([r["pid"] for r in two.ask(op="processes")["processes"]], [4711])
-                self.assertEqual(two.ask(op="where", pid=4711)["home"], "node9")
+                self.assertEqual([r["pid"] for r in two.ask(op="processes")["processes"]], [pid])
+                self.assertEqual(two.ask(op="where", pid=pid)["home"], "node9")
             wait_until(lambda: two.ask(op="processes")["processes"] == [], "the guest to have gone")
 
     def test_many_at_once(self):

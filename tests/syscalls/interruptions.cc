@@ -295,6 +295,7 @@ bool child_is_told_rest(const Sleep& sleep, int moves) {
   CHECK(child >= 0);
   if (child == 0) {
     Handler handler(SIGUSR1, count);
+    handled = 0;
     move_point();
     void* page = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     auto* rest = static_cast<timespec*>(page);
