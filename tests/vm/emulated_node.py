@@ -6,10 +6,11 @@
                         one command in a lab of three nodes there, as root; PROGRAM is taken along, as /vm/PROGRAM
 
 A lab's nodes are namespaces of one kernel, so that home and away are both 6.1 in one machine. It is emulated
-(qemu's TCG) because that works everywhere; hence no claims about time. A machine is judged by what it says itself: a verdict for each check on its second serial line, and a last line with
-their number. What is missing when it ends, or when its time is over, has failed. The last line is
-"tally: N passed, N failed, N skipped"; exit status 0, 1 if anything failed, 77 if all was skipped, because there
-is no emulator, no kernel or no build without sanitizers here.
+(qemu's TCG) because that works everywhere; hence no claims about time. A machine is judged by what it says itself: a
+verdict for each check on its second serial line, and a last line with their number. What is missing when it ends, or
+when it has said nothing for --limit seconds, has failed. The last line is "tally: N passed, N failed, N skipped"; exit
+status 0, 1 if anything failed, 77 if all was skipped, because there is no emulator, no kernel or no build without
+sanitizers here.
 """
 import argparse
 import os
@@ -105,31 +106,36 @@ def make_tree(build, kernel, checks, command):
 
 
 def emulate(kernel, archive, console, limit, hear):
-    """Runs the machine until it ends; `hear` gets each line of its second serial line. True if in time."""
+    """Runs the machine until it ends; `hear` gets each line of its second serial line. False if it was ended because it
+    had said nothing for `limit` seconds: how long it takes in all is a matter of what else the computer does."""
     command = [EMULATOR, '-accel', 'tcg', '-cpu', 'max', '-M', 'q35', '-smp', '2', '-m', '768', '-nodefaults',
                '-no-user-config', '-display', 'none', '-no-reboot', '-serial', 'file:' + console, '-serial', 'stdio',
                '-kernel', kernel.image, '-initrd', archive, '-append', 'console=ttyS0 quiet panic=-1']
     machine = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    in_time = threading.Event()
-    in_time.set()
+    heard, ended, in_time = time.monotonic(), threading.Event(), True
 
-    def end():
-        in_time.clear()
-        machine.kill()
+    def watch():
+        nonlocal in_time
+        while not ended.wait(1):
+            if time.monotonic() - heard > limit:
+                in_time = False
+                return machine.kill()
 
-    timer = threading.Timer(limit, end)
-    timer.start()
+    watcher = threading.Thread(target=watch)
+    watcher.start()
     errors = []
     reader = threading.Thread(target=lambda: errors.extend(machine.stderr))
     reader.start()
     for line in machine.stdout:
+        heard = time.monotonic()
         hear(line.decode(errors='replace').rstrip())
     status = machine.wait()
+    ended.set()
     reader.join()
-    timer.cancel()
-    if status != 0 and in_time.is_set():
+    watcher.join()
+    if status != 0 and in_time:
         print(f'the emulator ended with status {status}: ' + b''.join(errors).decode(errors='replace'))
-    return in_time.is_set()
+    return in_time
 
 
 class Judge:
@@ -195,7 +201,7 @@ def main():
     print(f'{time.monotonic() - begin:.1f} s in all')
     bad = bool(judge.failed or judge.open or not judge.said_done)
     if bad:
-        print('' if in_time else f'the machine was ended after {options.limit:.0f} s')
+        print('' if in_time else f'the machine was ended: it had said nothing for {options.limit:.0f} s')
         print(f'failed: {" ".join(judge.failed) or "-"}; without a verdict: {" ".join(judge.open) or "-"}')
         print(f'its console ended with (all of it: {console})\n' + tail(console, 60))
     if command:
