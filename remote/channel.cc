@@ -2,6 +2,8 @@
 
 #include <sys/socket.h>
 
+#include <utility>
+
 #include "libmosix/common/net.h"
 
 namespace mosix {
@@ -95,8 +97,7 @@ Status drain_inbox(GuestThread& thread) {
   return {};
 }
 
-Result<CallReply> exchange_raw(GuestThread& thread, FrameType type, const void* body, size_t bytes,
-                               const CallPlan& plan, InMove in_move) {
+Status send_raw(GuestThread& thread, FrameType type, const void* body, size_t bytes, InMove in_move) {
   uint32_t sequence, acked;
   {
     std::lock_guard lock(thread.mutex);
@@ -105,15 +106,24 @@ Result<CallReply> exchange_raw(GuestThread& thread, FrameType type, const void* 
     acked = thread.signals_received;
     thread.exchanging = true;
   }
-  RoundTrip measured(thread);
   Status sent = send_frame(thread.channel.get(), type, *thread.guest, sequence, acked, body, bytes);
-  if (sent) return await_reply(thread, plan);
+  if (sent) return sent;
   std::lock_guard lock(thread.mutex);
   thread.exchanging = false;
-  return fail(sent.error());
+  return sent;
 }
 
-Result<CallReply> await_reply(GuestThread& thread, const CallPlan& plan) {
+Result<CallReply> exchange_raw(GuestThread& thread, FrameType type, const void* body, size_t bytes,
+                               const CallPlan& plan, InMove in_move) {
+  RoundTrip measured(thread);
+  TRY_VOID(send_raw(thread, type, body, bytes, in_move));
+  return await_reply(thread, plan);
+}
+
+namespace {
+
+/// `hear_first`: a sibling has sent a signal meanwhile, of which the reply may know nothing.
+Result<CallReply> receive_reply(GuestThread& thread, const CallPlan& plan, bool& hear_first) {
   struct Done {
     GuestThread& thread;
     ~Done() {
@@ -134,8 +144,22 @@ Result<CallReply> await_reply(GuestThread& thread, const CallPlan& plan) {
     std::lock_guard lock(thread.mutex);
     for (size_t i = 0; i < reply.signals.size(); ++i)
       note_signal(thread, reply.first_signal + static_cast<uint32_t>(i), reply.signals[i]);
+    thread.exchanging = false;
+    hear_first = std::exchange(thread.hear_first, false);
     return reply;
   }
+}
+
+}  // namespace
+
+Result<CallReply> await_reply(GuestThread& thread, const CallPlan& plan) {
+  bool hear_first = false;
+  TRY(CallReply reply, receive_reply(thread, plan, hear_first));
+  while (hear_first) {
+    TRY_VOID(send_raw(thread, FrameType::kHear, nullptr, 0, InMove::kFinish));
+    TRY([[maybe_unused]] CallReply heard, receive_reply(thread, plain_plan(0, {}), hear_first));
+  }
+  return reply;
 }
 
 Result<CallReply> exchange(GuestThread& thread, const CallPlan& plan) {

@@ -38,7 +38,9 @@ Result<CallReply> exchange(GuestThread& thread, const CallPlan& plan);
 enum class InMove { kRefuse, kFinish };
 Result<CallReply> exchange_raw(GuestThread& thread, FrameType type, const void* body, size_t bytes,
                                const CallPlan& plan, InMove in_move = InMove::kRefuse);
-/// The second half of that: the reply to the call whose number is `in_flight`, with `exchanging` set.
+/// The first half of that, for those who ask several threads at a time.
+Status send_raw(GuestThread& thread, FrameType type, const void* body, size_t bytes, InMove in_move = InMove::kRefuse);
+/// The second half: the reply to the call whose number is `in_flight`, with `exchanging` set.
 Result<CallReply> await_reply(GuestThread& thread, const CallPlan& plan);
 /// For the second half of what has begun to take effect, made with the right to trace the thread in hand: a move
 /// that has begun meanwhile waits for that, and signals have to.

@@ -169,7 +169,7 @@ void Supervisor::watch_those_at_rest() {
         thread->resting = false;
         return true;
       }
-      bool quiet = !thread->in_call && same && !thread->guest->freezing;
+      bool quiet = !thread->in_call && !thread->watcher_busy && same && !thread->guest->freezing;
       if (!quiet) thread->looks = 0;
       if (!quiet && !thread->ended) return false;
       if (!thread->ended && direct != nullptr && !direct->close_if_idle()) {
@@ -229,7 +229,7 @@ void Supervisor::serve_idle_channel(const std::shared_ptr<GuestThread>& thread) 
   {
     std::lock_guard lock(thread->mutex);
     // A freeze takes the channel's state along as it is; what is unread, home offers again.
-    if (thread->in_call || thread->ended || thread->guest->freezing) return;
+    if (thread->in_call || thread->watcher_busy || thread->ended || thread->guest->freezing) return;
     // One shot. Whoever has unwatched it meanwhile has also read what there was.
     if (!std::exchange(thread->watched, false)) return;
     if (DirectPath* direct = thread->direct; direct != nullptr && !direct->close_if_idle()) return rest(thread);

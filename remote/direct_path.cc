@@ -17,7 +17,8 @@ constexpr size_t kPageBytes = 4096;
 
 /// Made at home with nothing but numbers, and of no concern to the supervisor.
 bool may_go_directly(const SyscallRow& row) {
-  if (row.where != Where::kHome || command_argument(row.number) >= 0) return false;
+  bool signals = row.number == SYS_kill || row.number == SYS_tkill || row.number == SYS_tgkill;
+  if (row.where != Where::kHome || command_argument(row.number) >= 0 || signals) return false;
   return std::all_of(row.args.begin(), row.args.end(), [](const Arg& arg) {
     return arg.kind == ArgKind::kNone || arg.kind == ArgKind::kValue || arg.kind == ArgKind::kHex ||
            arg.kind == ArgKind::kFd || arg.kind == ArgKind::kDirFd || arg.kind == ArgKind::kPid ||

@@ -72,12 +72,14 @@ struct GuestThread {
   std::mutex mutex;  ///< guards what follows
   std::condition_variable changed;
   bool in_call = false;       ///< a worker owns the channel
+  bool lends_channel = false; ///< ... and does not need it: whoever makes himself watcher_busy may have it
   bool exchanging = false;    ///< ... and waits for the reply to `in_flight`
   bool watched = false;       ///< the channel watcher would hear of something on the channel
   bool resting = false;       ///< out of its call, and on the list of those to be watched if they stay out of calls
   uint32_t calls = 0, calls_seen = 0;
   int looks = 0;  ///< at the same direct call
-  bool watcher_busy = false;  ///< the channel watcher owns the channel
+  bool watcher_busy = false;  ///< the channel watcher owns the channel, or the worker of a sibling's call (hear_siblings)
+  bool hear_first = false;    ///< set by others while `exchanging`: a signal may be waiting at home that came behind the reply
   uint32_t sequence = 0;      ///< of the last call that a worker has sent
   uint32_t in_flight = 0;     ///< of the call whose reply is waited for, while `exchanging`
   uint32_t signals_received = 0;  ///< number of the last signal that came over the channel; all are in our hands

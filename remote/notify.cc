@@ -193,6 +193,13 @@ void Supervisor::forward_call(GuestThread& thread, PendingCall& call, const Sysc
   if (!plan) return bring_home(thread, call, std::string(row.name) + " carries too much");
   // What was read must have been the guest's: a pid may have been reused since. Numbers come with the call itself.
   if (plan->body.in_bytes > 0 && !call.valid()) return call.abandon();
+  if (may_signal_own_threads(call.number(), call.args(), thread.guest->pid)) {
+    for (;;) {
+      Result<CallReply> reply = exchange(thread, *plan);
+      if (reply && reply->verdict == Verdict::kDone && reply->result == 0) hear_siblings(thread);
+      if (finish_call(thread, call, *plan, reply)) return;
+    }
+  }
   call.note_last_exchange();
   while (!finish_call(thread, call, *plan, exchange(thread, *plan))) {
   }

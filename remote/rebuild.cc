@@ -543,6 +543,12 @@ Status Supervisor::start_guest(Building& building) {
     thread->channel = std::move(channel);
     thread->led = false;
   }
+  // Signals that came while it was on its way are there before it makes a step.
+  for (const ThreadState& state : building.state.threads)
+    TRY_VOID(send_raw(*guest.thread(state.tid), FrameType::kHear, nullptr, 0));
+  for (const ThreadState& state : building.state.threads) {
+    TRY([[maybe_unused]] CallReply heard, await_reply(*guest.thread(state.tid), plain_plan(0, {})));
+  }
   // Arguments and environment stay: /proc/PID/cmdline and environ, and with them ps, show home's.
   uint64_t arguments = building.state.mm[kArgStart] & ~uint64_t{4095};
   for (const Area& area : building.state.areas) {
@@ -556,7 +562,18 @@ Status Supervisor::start_guest(Building& building) {
     std::lock_guard lock(thread->mutex);
     rest(thread);
   }
-  for (Tracee& tracee : building.tracees) TRY_VOID(tracee.detach());
+  for (size_t i = 0; i < building.tracees.size(); ++i) {
+    GuestThread& thread = *guest.thread(building.state.threads[i].tid);
+    bool has_signal;
+    {
+      std::lock_guard lock(thread.mutex);
+      has_signal = thread.has_signal();
+    }
+    if (has_signal)
+      put_signals(thread, building.tracees[i]);
+    else
+      TRY_VOID(building.tracees[i].detach());
+  }
   return {};
 }
 

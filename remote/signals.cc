@@ -40,6 +40,88 @@ Result<StopInfo> wait_for(Tracee& tracee, int signal) {
 
 }  // namespace
 
+bool may_signal_own_threads(uint64_t number, const std::array<uint64_t, 6>& args, int pid) {
+  auto target = static_cast<int>(args[0]);
+  switch (number) {
+    case SYS_kill:
+    case SYS_rt_sigqueueinfo: return target <= 0 || target == pid;
+    case SYS_tgkill:
+    case SYS_rt_tgsigqueueinfo: return target == pid;
+    case SYS_tkill:
+    case SYS_pidfd_send_signal: return true;
+    default: return false;
+  }
+}
+
+/// Threads of one process hear from each other faster than from home: a signal that one of them has sent must be there
+/// before it goes on. Those in a call hear of it with the reply, before they make another step; the others are asked
+/// for here, through their deputies, which have taken it by now.
+void Supervisor::hear_siblings(GuestThread& caller) {
+  Guest& guest = *caller.guest;
+  auto lend_channel = [&](bool lend) {
+    std::unique_lock lock(caller.mutex);
+    caller.lends_channel = lend;
+    caller.changed.notify_all();
+    if (!lend) caller.changed.wait(lock, [&] { return !caller.watcher_busy; });
+  };
+  for (;;) {
+    if (!guest.freezing) {
+      lend_channel(true);  // a sibling may be doing the same
+      hear_others(caller);
+      lend_channel(false);
+    }
+    // If it is being moved, all of them hear of what waits for them where they go on.
+    std::unique_lock lock(caller.mutex);
+    if (!guest.freezing) return;
+    caller.changed.wait(lock, [&] { return caller.interrupted || caller.ended || !guest.freezing; });
+    if (caller.interrupted || caller.ended) return;
+  }
+}
+
+void Supervisor::hear_others(GuestThread& caller) {
+  Guest& guest = *caller.guest;
+  std::vector<std::shared_ptr<GuestThread>> threads;
+  {
+    std::lock_guard lock(guest.mutex);
+    for (auto& [tid, thread] : guest.threads)
+      if (thread.get() != &caller) threads.push_back(thread);
+  }
+  for (auto& thread : threads) {
+    bool in_call;
+    {
+      if (DirectPath* direct = thread->direct; direct != nullptr && direct->in_call())
+        if (std::unique_lock tracing = lock_tracer(*thread)) (void)shut_direct(*thread);
+      // A call that waits for its reply hears of the signal with it, or asks for it then. One that does not is about to
+      // begin or about to end.
+      std::unique_lock lock(thread->mutex);
+      auto settled = [&] {
+        bool free = (!thread->in_call || thread->lends_channel) && !thread->watcher_busy;
+        return free || thread->exchanging || thread->ended || guest.freezing;
+      };
+      while (!settled()) thread->changed.wait_for(lock, std::chrono::milliseconds(1));
+      in_call = thread->in_call;
+      if (thread->exchanging) thread->hear_first = true;
+      DirectPath* direct = thread->direct;
+      bool hears = thread->exchanging || thread->ended || guest.freezing || !thread->channel ||
+                   (!in_call && direct != nullptr && !direct->close_if_idle());
+      if (hears) continue;
+      if (!in_call) unwatch(*thread);
+      thread->watcher_busy = true;
+    }
+    Result<CallReply> heard = exchange_raw(*thread, FrameType::kHear, nullptr, 0, plain_plan(0, {}));
+    bool has_signal = false;
+    if (heard && drain_inbox(*thread)) {
+      std::lock_guard lock(thread->mutex);
+      has_signal = thread->has_signal();
+    }
+    if (has_signal && !in_call) deliver_to_computing(*thread);
+    std::lock_guard lock(thread->mutex);
+    thread->watcher_busy = false;
+    thread->changed.notify_all();
+    if (!thread->ended && heard && !in_call) rest(thread);
+  }
+}
+
 std::unique_lock<std::mutex> Supervisor::lock_tracer(GuestThread& thread) {
   // A mover keeps the lock until the guest is gone, and cannot freeze it before the caller has answered.
   std::unique_lock tracing(thread.tracer_mutex, std::try_to_lock);

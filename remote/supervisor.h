@@ -42,6 +42,9 @@ namespace mosix {
 
 class Batch;
 
+/// A call that may send a signal to a thread of the process `pid`, which makes it.
+bool may_signal_own_threads(uint64_t number, const std::array<uint64_t, 6>& args, int pid);
+
 /// How a trapped call is answered.
 struct Answer {
   bool run_here = false;
@@ -191,6 +194,8 @@ class Supervisor {
   void deliver_in_sigsuspend(GuestThread& thread, PendingCall& call);
   void deliver_under_mask(GuestThread& thread, PendingCall& call, uint64_t mask_address);
   void deliver_to_computing(GuestThread& thread);
+  void hear_siblings(GuestThread& caller);
+  void hear_others(GuestThread& caller);
   /// For a thread in an interrupt stop of ours. Detaches it, or leaves it in such a stop, at the first instruction
   /// of the last handler.
   enum class Then { kDetach, kKeep };

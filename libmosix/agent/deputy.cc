@@ -400,6 +400,10 @@ bool serve_frame(AgentSlot* slot, const Frame& frame) {
   }
   store_release(&slot->state, static_cast<uint32_t>(AgentState::kWorking));
   auto type = static_cast<FrameType>(frame.header->type);
+  if (type == FrameType::kHear) {
+    send_plain_reply(slot, frame.header->sequence, 0, Verdict::kDone);
+    return true;
+  }
   slot->calls_accepted = slot->calls_accepted + 1;
   if (type == FrameType::kCall) return carry_out_call(slot, frame);
   if (type == FrameType::kClone) return carry_out_clone(slot, frame);

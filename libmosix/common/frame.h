@@ -34,6 +34,7 @@ enum class FrameType : uint16_t {
   kExit = 7,       ///< away -> deputy: ExitBody; not answered, the connection ends
   kRelease = 10,   ///< away -> deputy: ReleaseRange[]: home's copy of the guest's memory is not needed; -> kReply
   kImage = 9,      ///< supervisor -> supervisor: HelloBody; control messages with a process image follow
+  kHear = 11,      ///< away -> deputy: nothing to do; answered by kReply with the signals that wait
   kDie = 8,        ///< away -> deputy: ExitBody.status is the signal of which the guest died; not answered
 };
 

@@ -1,10 +1,12 @@
 // Signals: handlers and their flags, masks, queued values, waiting for signals, timers, and what parents and
 // children tell each other.
 #include <poll.h>
+#include <semaphore.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 
 #include <memory>
+#include <thread>
 #include <vector>
 
 #include "signal_tools.h"
@@ -474,6 +476,32 @@ void stopped_and_continued() {
   for (int fd : {line[0], line[1], leave[0], leave[1]}) close(fd);
 }
 
+/// A signal that a thread sends to its own process is there before the thread goes on: who is woken by what the thread
+/// does next has run its handler first.
+void own_signals_overtake_nothing() {
+  Handler handler(SIGUSR1, count, SA_RESTART);
+  sem_t told;
+  CHECK_EQ(sem_init(&told, 0, 0), 0);
+  handled = 0;
+  constexpr int kTimes = 40;
+  std::thread sender([&] {
+    for (int i = 0; i < kTimes; ++i) {
+      usleep(2000);  // the other one waits by then
+      if (i % 2 == 0)
+        kill(getpid(), SIGUSR1);
+      else
+        syscall(SYS_tgkill, getpid(), getpid(), SIGUSR1);
+      sem_post(&told);
+    }
+  });
+  for (int i = 1; i <= kTimes; ++i) {
+    while (sem_wait(&told) != 0) CHECK_EQ(errno, EINTR);
+    CHECK(handled >= i);
+  }
+  sender.join();
+  sem_destroy(&told);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -496,5 +524,6 @@ int main(int argc, char** argv) {
                      {"parent-and-child-signal-each-other", parent_and_child_signal_each_other},
                      {"death-of-a-child-is-told", death_of_a_child_is_told},
                      {"moved-inside-a-handler", moved_inside_a_handler},
-                     {"stopped-and-continued", stopped_and_continued}});
+                     {"stopped-and-continued", stopped_and_continued},
+                     {"own-signals-overtake-nothing", own_signals_overtake_nothing}});
 }
