@@ -306,7 +306,8 @@ class Matrix:
         for (name, check), feature in NEED_FEATURE.items():
             if program.name == name and len(program.command) == 1 and ('all' in off or feature in off):
                 print(f'skipped {name} {check}: not without {feature}')
-                program.command = program.command + ['-' + check]
+                names = subprocess.run(program.command + ['--list'], text=True, capture_output=True, check=True).stdout
+                program.command = program.command + [one for one in names.split() if one != check]
                 self.counts['skipped'] += 1
 
     def run(self, programs):
