@@ -113,7 +113,8 @@ Status Supervisor::freeze(Frozen& frozen) {
       unread = !thread.answered_restart;
       thread.answered_restart = false;
     }
-    if (unread) mend_unread_call(frozen.tracees[i]);
+    if (unread) mend_unread_call(thread, frozen.tracees[i]);
+    lead_back_into_call(thread, frozen.tracees[i]);
     TRY_VOID(leave_vdso(frozen.tracees[i], guest.vdso));
     put_signals(thread, frozen.tracees[i], Then::kKeep);
     if (!frozen.tracees[i].stopped()) return fail(ESRCH, "the guest has ended");

@@ -93,9 +93,14 @@ void Supervisor::serve_call(PendingCall& call) {
       return (!thread->watcher_busy && !thread->in_call) || thread->interrupted || thread->ended;
     });
     if (thread->ended) return call.abandon();
+    const BegunCall& before = thread->begun;
+    bool again = before.code != 0 && before.number == call.number() && before.args == call.args() &&
+                 before.instruction_end == call.instruction_end();
+    if (again) call.set_code_to_begin(before.code);
     if (thread->interrupted) return call.answer(call.code_to_begin());
     if (!thread->guest->freezing) {
       begun = thread->in_call = true;
+      thread->begun = {};
       unwatch(*thread);
     }
   }
@@ -206,17 +211,18 @@ bool Supervisor::finish_call(GuestThread& thread, PendingCall& call, const CallP
     return true;
   }
   if (reply->verdict == Verdict::kRestart) {
+    int64_t code = reply->result == kErestartnointr ? call.code_to_begin() : reply->result;
     bool signal;
     {
       std::lock_guard lock(thread.mutex);
       signal = thread.has_signal();
     }
     if (signal && !thread.guest->freezing) {
-      answer_and_deliver(thread, call, Answer::value(reply->result));
+      answer_and_deliver(thread, call, Answer::value(code));
       return true;
     }
     if (thread.guest->freezing) {
-      answer_when_interrupted(thread, call, reply->result);
+      answer_when_interrupted(thread, call, code);
       return true;
     }
     return false;  // aborted for a move that did not take place
@@ -231,6 +237,7 @@ bool Supervisor::finish_call(GuestThread& thread, PendingCall& call, const CallP
 
 void Supervisor::answer_when_interrupted(GuestThread& thread, PendingCall& call, int64_t restart_code) {
   std::unique_lock lock(thread.mutex);
+  thread.begun = begun_call(call.number(), call.args(), call.instruction_end(), restart_code);
   std::unique_lock tracing(thread.tracer_mutex, std::defer_lock);
   // The freezer is about to interrupt the thread; only then may it see a restart code. If the move is called
   // off before that, the call is as good as new: it is answered through its own restart. Whoever has the right to
@@ -269,7 +276,7 @@ void Supervisor::bring_home(GuestThread& thread, PendingCall& call, const std::s
     if (thread.changed.wait_for(lock, std::chrono::seconds(10),
                                 [&] { return thread.interrupted || thread.ended; })) {
       if (thread.ended) return call.abandon();
-      return call.answer(kErestartnointr);
+      return call.answer(call.code_to_begin());
     }
   }
   log_error("guest " + std::to_string(guest.pid) + " cannot go home for " + reason + "; the call gets ENOSYS");

@@ -183,7 +183,11 @@ class Supervisor {
   /// of the last handler.
   enum class Then { kDetach, kKeep };
   void put_signals(GuestThread& thread, Tracee& tracee, Then then = Then::kDetach);
-  static void mend_unread_call(Tracee& tracee);
+  static void mend_unread_call(GuestThread& thread, Tracee& tracee);
+  /// For a thread that is answered by `code`, or rebuilt with it.
+  static BegunCall begun_call(uint64_t number, const std::array<uint64_t, 6>& args, uint64_t instruction_end, int64_t code);
+  /// A thread that stands right before a call that it makes again is put back into it.
+  static void lead_back_into_call(GuestThread& thread, Tracee& tracee);
   static void end_giving(GuestThread& thread, Tracee& tracee);
   /// The right to trace the thread; none while the guest is being moved, for then the mover has it.
   static std::unique_lock<std::mutex> lock_tracer(GuestThread& thread);

@@ -347,6 +347,55 @@ void sleeps_tell_what_is_left() {
     }
 }
 
+pid_t to_be_met = 0;
+
+/// However a signal and a move fall together: a call that waits was begun before both, so it ends.
+void a_signal_during_a_move_is_met() {
+  constexpr int kDelaysMs = 60;
+  int line[2];
+  CHECK_EQ(pipe(line), 0);
+  fflush(stdout);
+  const pid_t child = fork();
+  CHECK(child >= 0);
+  if (child == 0) {
+    Handler handler(SIGUSR1, count);
+    for (int i = 0; i < kDelaysMs; ++i) {
+      handled = 0;
+      if (write(line[1], "!", 1) != 1) _exit(2);
+      const bool met = poll(nullptr, 0, -1) == -1 && errno == EINTR && handled == 1;
+      if (write(line[1], met ? "." : "?", 1) != 1) _exit(2);
+    }
+    _exit(0);
+  }
+  to_be_met = child;
+  Handler handler(SIGALRM, [](int) { kill(to_be_met, SIGUSR1); }, SA_RESTART);
+  for (int delay_ms = 1; delay_ms <= kDelaysMs; ++delay_ms) {
+    char told = 0;
+    CHECK_EQ(read(line[0], &told, 1), 1);
+    timespec pause{0, 20'000'000};  // until it waits
+    nanosleep(&pause, nullptr);
+    const itimerval once{{0, 0}, {0, delay_ms * 1000}};
+    CHECK_EQ(setitimer(ITIMER_REAL, &once, nullptr), 0);
+    move_point_of(child);
+    pollfd watch{line[0], POLLIN, 0};
+    int ready;
+    do ready = poll(&watch, 1, 10000);
+    while (ready == -1 && errno == EINTR);
+    if (ready != 1) {
+      kill(child, SIGKILL);
+      check::differs(__FILE__, __LINE__, "a signal " + std::to_string(delay_ms) + " ms after the begin of a move left its call waiting");
+      break;
+    }
+    CHECK_EQ(read(line[0], &told, 1), 1);
+    CHECK_EQ(told, '.');
+  }
+  int status = -1;
+  CHECK_EQ(waitpid(child, &status, 0), child);
+  CHECK_EQ(status, 0);
+  close(line[0]);
+  close(line[1]);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -355,5 +404,6 @@ int main(int argc, char** argv) {
                      {"calls-go-on-after-a-handler", calls_go_on_after_a_handler},
                      {"interrupted-transfer-is-partial", interrupted_transfer_is_partial},
                      {"time-limits-last-over-moves", time_limits_last_over_moves},
-                     {"sleeps-tell-what-is-left", sleeps_tell_what_is_left}});
+                     {"sleeps-tell-what-is-left", sleeps_tell_what_is_left},
+                     {"a-signal-during-a-move-is-met", a_signal_during_a_move_is_met}});
 }
