@@ -97,7 +97,11 @@ void Supervisor::serve_call(PendingCall& call) {
     bool again = before.code != 0 && before.number == call.number() && before.args == call.args() &&
                  before.instruction_end == call.instruction_end();
     if (again) call.set_code_to_begin(before.code);
-    if (thread->interrupted) return call.answer(call.code_to_begin());
+    if (thread->interrupted) {
+      int64_t code = call.code_to_begin();
+      if (thread->guest->freezing) code = code_to_wait(call.number(), call.args(), thread->outer_tid, code);
+      return call.answer(code);
+    }
     if (!thread->guest->freezing) {
       begun = thread->in_call = true;
       thread->begun = {};
@@ -236,6 +240,7 @@ bool Supervisor::finish_call(GuestThread& thread, PendingCall& call, const CallP
 }
 
 void Supervisor::answer_when_interrupted(GuestThread& thread, PendingCall& call, int64_t restart_code) {
+  if (thread.guest->freezing) restart_code = code_to_wait(call.number(), call.args(), thread.outer_tid, restart_code);
   std::unique_lock lock(thread.mutex);
   thread.begun = begun_call(call.number(), call.args(), call.instruction_end(), restart_code);
   std::unique_lock tracing(thread.tracer_mutex, std::defer_lock);

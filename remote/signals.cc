@@ -266,6 +266,7 @@ void Supervisor::mend_unread_call(GuestThread& thread, Tracee& tracee) {
                  begun.instruction_end == registers->rip;
     if (again) code = begun.code;
   }
+  if (thread.guest->freezing) code = code_to_wait(registers->orig_rax, args, thread.outer_tid, code);
   registers->rax = static_cast<uint64_t>(code);
   tracee.set_registers(*registers);
 }

@@ -153,6 +153,9 @@ class Supervisor {
   void forward_timed(GuestThread& thread, PendingCall& call, const SyscallRow& row);
   /// The call with the time that is left of its limit.
   Result<CallPlan> plan_timed(GuestThread& thread, PendingCall& call, const SyscallRow& row);
+  /// A wait for descriptors, or for signals alone, that was met by a move on its way to home: the program waits already,
+  /// as far as it can tell, and a signal that comes now ends it. Otherwise `code`.
+  static int64_t code_to_wait(uint64_t number, const std::array<uint64_t, 6>& args, int outer_tid, int64_t code);
   /// Unless the call is to be made again.
   static void end_deadline(GuestThread& thread, const PendingCall& call);
 
