@@ -61,6 +61,17 @@ uint64_t call_of_block(const user_regs_struct& registers, const ProcessMemory& m
   return number_before(registers.rip, memory);
 }
 
+/// A thread that is about to make restart_syscall is in a call still, and has a restart block.
+void go_back_into_call(user_regs_struct& registers, const ProcessMemory& memory) {
+  constexpr uint8_t kSyscall[] = {0x0f, 0x05};
+  uint8_t code[sizeof kSyscall];
+  if (registers.rax != SYS_restart_syscall || !memory.read(registers.rip, code, sizeof code)) return;
+  if (memcmp(code, kSyscall, sizeof code) != 0) return;
+  registers.rip += sizeof code;
+  registers.orig_rax = SYS_restart_syscall;
+  registers.rax = static_cast<uint64_t>(kRestartBlock);
+}
+
 /// For a sleep that has just been interrupted: its end, if the kernel has told the program what is left of it.
 int64_t end_of_sleep(uint64_t number, const user_regs_struct& registers, const ProcessMemory& memory) {
   timespec left{};
@@ -206,6 +217,7 @@ Status capture_threads(StoppedProcess& process, const ProcessMemory& memory, con
     user_regs_struct home{};
     TRY(ThreadState thread, capture_thread(tracee, process.pid, &home));
     thread.slot = static_cast<int32_t>(capture.state.threads.size());
+    go_back_into_call(home, memory);
     user_regs_struct away = home;
     uint64_t block_call = call_of_block(home, memory, calls);
     if (goes_on_by_block(block_call)) {

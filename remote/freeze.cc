@@ -115,7 +115,8 @@ Status Supervisor::freeze(Frozen& frozen) {
       thread.answered_restart = false;
     }
     TRY_VOID(leave_code(frozen.tracees[i], agent_code(guest)));
-    if (unread) mend_unread_call(frozen.tracees[i]);
+    if (unread) mend_unread_call(thread, frozen.tracees[i]);
+    lead_back_into_call(thread, frozen.tracees[i]);
     TRY_VOID(leave_vdso(frozen.tracees[i], guest.vdso));
     put_signals(thread, frozen.tracees[i], Then::kKeep);
     if (!frozen.tracees[i].stopped()) return fail(ESRCH, "the guest has ended");

@@ -5,6 +5,8 @@
 // freeze. Lock order: Guest::mutex, then GuestThread::tracer_mutex, then GuestThread::mutex, then a writer's.
 #pragma once
 
+#include <sys/user.h>
+
 #include <array>
 #include <atomic>
 #include <condition_variable>
@@ -37,6 +39,10 @@ struct WaitingSignal {
   bool parked = false;  ///< was found blocked in the guest; looked at again when its mask changes
 };
 
+inline std::array<uint64_t, 6> arguments_in(const user_regs_struct& registers) {
+  return {registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9};
+}
+
 /// A sleep of a guest thread, whose deadline and whose pointer for the rest home's kernel keeps in the restart block of
 /// the deputy thread. It goes on by restart_syscall, which has the arguments of the sleep.
 struct SleepAtHome {
@@ -46,6 +52,15 @@ struct SleepAtHome {
 
   bool is(uint64_t call, const std::array<uint64_t, 6>& its_args) const;
   uint64_t rest_address() const;  ///< 0: nobody is told
+};
+
+/// A call that a move has interrupted, and that its thread makes again as its next step. To the program it has begun
+/// already: a handler that comes before the kernel here has seen it ends it, or restarts it, as it would in its middle.
+struct BegunCall {
+  uint64_t number = 0;  ///< that it is made again with, which may be restart_syscall
+  std::array<uint64_t, 6> args{};
+  uint64_t instruction_end = 0;
+  int64_t code = 0;  ///< the kernel's restart code; 0: there is none
 };
 
 /// One thread of a guest with its channel. The channel has one owner at a time, who alone reads it: the worker of
@@ -91,6 +106,7 @@ struct GuestThread {
   uint64_t given_bytes = 0;  ///< by a write or send that was broken off, and goes on when it is made again
   std::atomic<uint64_t> home_ns{0};  ///< of the call that is traced: frames sent until replies received
   SleepAtHome sleep;         ///< the last one
+  BegunCall begun;
   /// Written under `mutex`, so that nobody who waits misses it; read by anybody.
   std::atomic<bool> ended{false};
 

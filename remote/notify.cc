@@ -88,9 +88,18 @@ void Supervisor::serve_call(PendingCall& call) {
       return (!thread->watcher_busy && !thread->in_call) || thread->interrupted || thread->ended;
     });
     if (thread->ended) return call.abandon();
-    if (thread->interrupted) return call.answer(call.code_to_begin());
+    const BegunCall& before = thread->begun;
+    bool again = before.code != 0 && before.number == call.number() && before.args == call.args() &&
+                 before.instruction_end == call.instruction_end();
+    if (again) call.set_code_to_begin(before.code);
+    if (thread->interrupted) {
+      int64_t code = call.code_to_begin();
+      if (thread->guest->freezing) code = code_to_wait(call.number(), call.args(), thread->outer_tid, code);
+      return call.answer(code);
+    }
     if (!thread->guest->freezing || handed_over) {
       begun = thread->in_call = true;
+      thread->begun = {};
       unwatch(*thread);
       if (direct != nullptr) direct->begin_trapped_call();
     }
@@ -240,17 +249,18 @@ bool Supervisor::finish_call(GuestThread& thread, PendingCall& call, const CallP
   }
   if (reply->verdict == Verdict::kRestart) {
     call.note_wait();
+    int64_t code = reply->result == kErestartnointr ? call.code_to_begin() : reply->result;
     bool signal;
     {
       std::lock_guard lock(thread.mutex);
       signal = thread.has_signal();
     }
     if (signal && !thread.guest->freezing) {
-      answer_and_deliver(thread, call, Answer::value(reply->result));
+      answer_and_deliver(thread, call, Answer::value(code));
       return true;
     }
     if (thread.guest->freezing) {
-      answer_when_interrupted(thread, call, reply->result);
+      answer_when_interrupted(thread, call, code);
       return true;
     }
     return false;  // aborted for a move that did not take place
@@ -269,7 +279,9 @@ bool Supervisor::finish_call(GuestThread& thread, PendingCall& call, const CallP
 }
 
 void Supervisor::answer_when_interrupted(GuestThread& thread, PendingCall& call, int64_t restart_code) {
+  if (thread.guest->freezing) restart_code = code_to_wait(call.number(), call.args(), thread.outer_tid, restart_code);
   std::unique_lock lock(thread.mutex);
+  thread.begun = begun_call(call.number(), call.args(), call.instruction_end(), restart_code);
   std::unique_lock tracing(thread.tracer_mutex, std::defer_lock);
   // The freezer is about to interrupt the thread; only then may it see a restart code. If the move is called
   // off before that, the call is as good as new: it is answered through its own restart. Whoever has the right to

@@ -29,7 +29,9 @@ PendingCall::PendingCall(int listener, const seccomp_notif& notification)
       id_(notification.id),
       outer_tid_(static_cast<int>(notification.pid)),
       architecture_(notification.data.arch),
-      number_(static_cast<uint32_t>(notification.data.nr)) {
+      number_(static_cast<uint32_t>(notification.data.nr)),
+      instruction_end_(notification.data.instruction_pointer),
+      code_to_begin_(mosix::code_to_begin(number_)) {
   for (size_t i = 0; i < args_.size(); ++i) args_[i] = notification.data.args[i];
 }
 

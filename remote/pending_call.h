@@ -22,8 +22,8 @@ inline constexpr uint64_t kSyncWakeUp = 1;
 inline constexpr int64_t kErestartsys = -512, kErestartnointr = -513, kErestartnohand = -514,
                          kErestartRestartblock = -516;
 
-/// For a call that has not begun: a handler runs first, and then it is made. One that goes on by restart_syscall had
-/// begun before: a handler ends it.
+/// For a call that has not begun: a handler runs first, and then it is made. restart_syscall goes on with one that has
+/// begun: a handler ends it. For others see BegunCall.
 constexpr int64_t code_to_begin(uint64_t number) {
   return number == __NR_restart_syscall ? kErestartRestartblock : kErestartnointr;
 }
@@ -37,7 +37,10 @@ class PendingCall {
 
   uint64_t number() const { return number_; }
   const std::array<uint64_t, 6>& args() const { return args_; }
-  int64_t code_to_begin() const { return mosix::code_to_begin(number_); }
+  uint64_t instruction_end() const { return instruction_end_; }  ///< address behind the system call instruction
+  /// Restarts it as long as home has not executed anything of it.
+  int64_t code_to_begin() const { return code_to_begin_; }
+  void set_code_to_begin(int64_t code) { code_to_begin_ = code; }
   int outer_tid() const { return outer_tid_; }
   uint32_t architecture() const { return architecture_; }
 
@@ -85,6 +88,8 @@ class PendingCall {
   uint32_t architecture_;
   uint64_t number_;
   std::array<uint64_t, 6> args_;
+  uint64_t instruction_end_;
+  int64_t code_to_begin_;
   bool answered_ = false;
   int64_t result_ = 0;
   bool result_known_ = true;

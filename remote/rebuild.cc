@@ -490,13 +490,13 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
     if (state.threads[i].registers.size() != sizeof registers) return fail(EBADMSG, "registers");
     memcpy(&registers, state.threads[i].registers.data(), sizeof registers);
     if (state.threads[i].sleep_call != 0) {
-      record->sleep = {state.threads[i].sleep_call,
-                       {registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9},
-                       state.threads[i].deadline_ns};
+      record->sleep = {state.threads[i].sleep_call, arguments_in(registers), state.threads[i].deadline_ns};
     } else {
       record->deadline_ns = state.threads[i].deadline_ns;
       record->deadline_call = registers.orig_rax;
     }
+    if (static_cast<int64_t>(registers.orig_rax) >= 0)
+      record->begun = begun_call(registers.orig_rax, arguments_in(registers), registers.rip, static_cast<int64_t>(registers.rax));
     record->led = true;
     guest.threads[record->tid] = record;
     guest.slots.insert(record->slot);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "libmosix/common/log.h"
+#include "libmosix/process/syscall_site.h"
 #include "remote/supervisor.h"
 
 namespace mosix {
@@ -141,6 +142,7 @@ void Supervisor::end_giving(GuestThread& thread, Tracee& tracee) {
   {
     std::lock_guard lock(thread.mutex);
     thread.deadline_ns = 0;  // a handler comes first: if the call is made once more, it is another one
+    thread.begun = {};
   }
   if (given == 0) return;
   Result<user_regs_struct> registers = tracee.registers();
@@ -186,8 +188,9 @@ void Supervisor::put_signals(GuestThread& thread, Tracee& tracee, Then then) {
       next = *found;
       thread.waiting.erase(found);
     }
-    end_giving(thread, tracee);
+    lead_back_into_call(thread, tracee);
     age_rest(thread, tracee);
+    end_giving(thread, tracee);
     int number = signal_number(next.info);
     send_signal(thread, number);
     tracee.resume();
@@ -221,6 +224,7 @@ void Supervisor::answer_and_deliver(GuestThread& thread, PendingCall& call, cons
     std::lock_guard lock(thread.mutex);
     bool unpark = answer.run_here && !thread.waiting.empty();  // the mask may change
     if (!thread.has_signal() && !unpark && !restarts) return answer.apply(call);
+    if (restarts) thread.begun = begun_call(call.number(), call.args(), call.instruction_end(), answer.result);
   }
   std::unique_lock tracing = lock_tracer(thread);
   while (!tracing) {
@@ -329,15 +333,45 @@ void Supervisor::deliver_under_mask(GuestThread& thread, PendingCall& call, uint
 
 /// A thread that was stopped on its way into a notification that no worker had read: its call has not begun. A
 /// handler must not make it fail with EINTR, as the kernel would that takes it for interrupted.
-void Supervisor::mend_unread_call(Tracee& tracee) {
+void Supervisor::mend_unread_call(GuestThread& thread, Tracee& tracee) {
   Result<user_regs_struct> registers = tracee.registers();
   if (!registers || static_cast<int64_t>(registers->orig_rax) < 0 ||
       static_cast<int64_t>(registers->rax) != kErestartsys)
     return;
-  std::array<uint64_t, 6> args{registers->rdi, registers->rsi, registers->rdx,
-                               registers->r10, registers->r8,  registers->r9};
+  std::array<uint64_t, 6> args = arguments_in(*registers);
   if (syscall_row(registers->orig_rax, args).where == Where::kHere) return;
-  registers->rax = static_cast<uint64_t>(code_to_begin(registers->orig_rax));
+  int64_t code = code_to_begin(registers->orig_rax);
+  {
+    std::lock_guard lock(thread.mutex);
+    const BegunCall& begun = thread.begun;
+    bool again = begun.code != 0 && begun.number == registers->orig_rax && begun.args == args &&
+                 begun.instruction_end == registers->rip;
+    if (again) code = begun.code;
+  }
+  if (thread.guest->freezing) code = code_to_wait(registers->orig_rax, args, thread.outer_tid, code);
+  registers->rax = static_cast<uint64_t>(code);
+  tracee.set_registers(*registers);
+}
+
+BegunCall Supervisor::begun_call(uint64_t number, const std::array<uint64_t, 6>& args, uint64_t instruction_end,
+                                 int64_t code) {
+  if (code != kErestartsys && code != kErestartnohand && code != kErestartRestartblock) return {};
+  return {code == kErestartRestartblock ? uint64_t{SYS_restart_syscall} : number, args, instruction_end, code};
+}
+
+void Supervisor::lead_back_into_call(GuestThread& thread, Tracee& tracee) {
+  Result<user_regs_struct> registers = tracee.registers();
+  if (!registers) return;
+  {
+    std::lock_guard lock(thread.mutex);
+    const BegunCall& begun = thread.begun;
+    bool before = begun.code != 0 && registers->rip + kSyscallInstructionBytes == begun.instruction_end &&
+                  registers->rax == begun.number && arguments_in(*registers) == begun.args;
+    if (!before) return;
+    registers->rip = begun.instruction_end;
+    registers->orig_rax = begun.number;
+    registers->rax = static_cast<uint64_t>(begun.code);
+  }
   tracee.set_registers(*registers);
 }
 
@@ -363,7 +397,7 @@ void Supervisor::deliver_to_computing(GuestThread& thread) {
   if (!stop || stop->gone()) return;
   // No handler on the agent's stack.
   if (Status out = leave_code(*tracee, agent_code(*thread.guest)); !out) return log_error(out.error().message());
-  mend_unread_call(*tracee);
+  mend_unread_call(thread, *tracee);
   put_signals(thread, *tracee);
 }
 

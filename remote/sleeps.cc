@@ -19,10 +19,6 @@ constexpr int64_t kNsPerSecond = 1'000'000'000;
 
 size_t rest_index(uint64_t number) { return number == SYS_nanosleep ? 1 : 3; }
 
-std::array<uint64_t, 6> arguments_in(const user_regs_struct& registers) {
-  return {registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9};
-}
-
 /// Home's memory as a call of the deputy's own, on itself, reads it.
 CallPlan plan_reading(int pid, uint64_t address, uint32_t bytes) {
   constexpr uint32_t kData = 32;
@@ -131,11 +127,11 @@ void Supervisor::go_on_sleeping(GuestThread& thread, PendingCall& call, CallPlan
     Result<CallReply> reply = exchange(thread, plan);
     bool interrupted = reply && reply->result == (reply->verdict == Verdict::kDone ? -EINTR : kErestartRestartblock);
     if (interrupted) reply = fetch_rest(thread, std::move(*reply));
-    // Home has not gone on with it: a handler comes first, and ends it.
-    if (reply && reply->verdict == Verdict::kRestart && plan.body.number == SYS_restart_syscall)
-      reply->result = kErestartRestartblock;
     if (finish_call(thread, call, plan, reply)) return;
-    if (interrupted) plan = plain_plan(SYS_restart_syscall, {});
+    if (!interrupted) continue;
+    // From now on a handler ends it, also if home has not gone on with it yet.
+    plan = plain_plan(SYS_restart_syscall, {});
+    call.set_code_to_begin(kErestartRestartblock);
   }
 }
 

@@ -160,6 +160,9 @@ class Supervisor {
   void forward_timed(GuestThread& thread, PendingCall& call, const SyscallRow& row);
   /// The call with the time that is left of its limit.
   Result<CallPlan> plan_timed(GuestThread& thread, PendingCall& call, const SyscallRow& row);
+  /// A wait for descriptors, or for signals alone, that was met by a move on its way to home: the program waits already,
+  /// as far as it can tell, and a signal that comes now ends it. Otherwise `code`.
+  static int64_t code_to_wait(uint64_t number, const std::array<uint64_t, 6>& args, int outer_tid, int64_t code);
   /// Unless the call is to be made again.
   static void end_deadline(GuestThread& thread, const PendingCall& call);
 
@@ -200,7 +203,11 @@ class Supervisor {
   /// of the last handler.
   enum class Then { kDetach, kKeep };
   void put_signals(GuestThread& thread, Tracee& tracee, Then then = Then::kDetach);
-  static void mend_unread_call(Tracee& tracee);
+  static void mend_unread_call(GuestThread& thread, Tracee& tracee);
+  /// For a thread that is answered by `code`, or rebuilt with it.
+  static BegunCall begun_call(uint64_t number, const std::array<uint64_t, 6>& args, uint64_t instruction_end, int64_t code);
+  /// A thread that stands right before a call that it makes again is put back into it.
+  static void lead_back_into_call(GuestThread& thread, Tracee& tracee);
   static void end_giving(GuestThread& thread, Tracee& tracee);
   /// The right to trace the thread; none while the guest is being moved, for then the mover has it.
   static std::unique_lock<std::mutex> lock_tracer(GuestThread& thread);

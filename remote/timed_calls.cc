@@ -121,6 +121,25 @@ Result<CallPlan> Supervisor::plan_timed(GuestThread& thread, PendingCall& call, 
   return plan;
 }
 
+int64_t Supervisor::code_to_wait(uint64_t number, const std::array<uint64_t, 6>& args, int outer_tid, int64_t code) {
+  if (code != kErestartnointr) return code;
+  switch (number) {
+    case SYS_pause:
+    case SYS_rt_sigsuspend: return kErestartnohand;
+    case SYS_poll:
+    case SYS_ppoll:
+    case SYS_select:
+    case SYS_pselect6:
+    case SYS_epoll_wait:
+    case SYS_epoll_pwait:
+    case SYS_epoll_pwait2: break;
+    default: return code;
+  }
+  NotifiedMemory memory(outer_tid);
+  std::optional<int64_t> limit = limit_ns(*limit_place(number), args, memory);
+  return limit && *limit == 0 ? code : kErestartnohand;  // one that only looks is never interrupted
+}
+
 void Supervisor::end_deadline(GuestThread& thread, const PendingCall& call) {
   bool again = call.result() <= kErestartsys && call.result() >= kErestartRestartblock;
   std::lock_guard lock(thread.mutex);

@@ -348,6 +348,72 @@ void sleeps_tell_what_is_left() {
     }
 }
 
+pid_t to_be_met = 0;
+int to_be_read = -1;
+double signal_sent = 0;
+
+/// However a signal and a move fall together: a call that waits was begun before both, so it ends. What could be read
+/// comes later, and is not met first.
+void a_signal_during_a_move_is_met() {
+  constexpr int kDelaysMs = 60;
+  struct Met {
+    int met;
+    double begun;
+  };
+  int line[2], data[2];
+  CHECK_EQ(pipe(line), 0);
+  CHECK_EQ(pipe(data), 0);
+  fflush(stdout);
+  const pid_t child = fork();
+  CHECK(child >= 0);
+  if (child == 0) {
+    Handler handler(SIGUSR1, count);
+    for (int i = 0; i < kDelaysMs; ++i) {
+      handled = 0;
+      if (write(line[1], "!", 1) != 1) _exit(2);
+      fd_set set;
+      FD_ZERO(&set);
+      FD_SET(data[0], &set);
+      Met told{0, check::seconds_of(CLOCK_MONOTONIC)};
+      const int result = select(data[0] + 1, &set, nullptr, nullptr, nullptr);
+      told.met = result == -1 && errno == EINTR && handled == 1;
+      char byte;
+      if (read(data[0], &byte, 1) != 1 || write(line[1], &told, sizeof told) != sizeof told) _exit(3);
+    }
+    _exit(0);
+  }
+  to_be_met = child;
+  to_be_read = data[1];
+  Handler handler(
+      SIGALRM,
+      [](int) {
+        signal_sent = check::seconds_of(CLOCK_MONOTONIC);
+        kill(to_be_met, SIGUSR1);
+        const timespec pause{0, 10'000'000};
+        nanosleep(&pause, nullptr);
+        if (write(to_be_read, "x", 1) != 1) _exit(9);
+      },
+      SA_RESTART);
+  for (int delay_ms = 1; delay_ms <= kDelaysMs; ++delay_ms) {
+    char begins = 0;
+    CHECK_EQ(read(line[0], &begins, 1), 1);
+    const timespec pause{0, 20'000'000};  // until it waits
+    nanosleep(&pause, nullptr);
+    const itimerval once{{0, 0}, {0, delay_ms * 1000}};
+    CHECK_EQ(setitimer(ITIMER_REAL, &once, nullptr), 0);
+    move_point_of(child);
+    Met told{};
+    CHECK_EQ(read(line[0], &told, sizeof told), static_cast<ssize_t>(sizeof told));
+    // A child that was being moved has begun late.
+    if (told.met == 0 && signal_sent > told.begun + 0.01)
+      check::differs(__FILE__, __LINE__, "a signal " + std::to_string(delay_ms) + " ms after the begin of a move has not ended the call");
+  }
+  int status = -1;
+  CHECK_EQ(waitpid(child, &status, 0), child);
+  CHECK_EQ(status, 0);
+  for (int fd : {line[0], line[1], data[0], data[1]}) close(fd);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -356,5 +422,6 @@ int main(int argc, char** argv) {
                      {"calls-go-on-after-a-handler", calls_go_on_after_a_handler},
                      {"interrupted-transfer-is-partial", interrupted_transfer_is_partial},
                      {"time-limits-last-over-moves", time_limits_last_over_moves},
-                     {"sleeps-tell-what-is-left", sleeps_tell_what_is_left}});
+                     {"sleeps-tell-what-is-left", sleeps_tell_what_is_left},
+                     {"a-signal-during-a-move-is-met", a_signal_during_a_move_is_met}});
 }
