@@ -177,12 +177,13 @@ void Supervisor::put_signals(GuestThread& thread, Tracee& tracee, Then then) {
       auto found = thread.waiting.end();
       for (auto at = thread.waiting.begin(); at != thread.waiting.end(); ++at) {
         bool blocked = (*mask >> (signal_number(at->info) - 1) & 1) != 0;
-        if (blocked)
+        if (blocked) {
           at->parked = true;
-        else if (found == thread.waiting.end())
-          found = at;
-        else
-          more = true;
+          continue;
+        }
+        // The last one first: numbers are in the order in which handlers run, and the one that is put in last runs first.
+        more = found != thread.waiting.end();
+        found = at;
       }
       if (found == thread.waiting.end()) break;
       next = *found;
@@ -256,8 +257,8 @@ void Supervisor::deliver_in_sigsuspend(GuestThread& thread, PendingCall& call) {
   {
     std::lock_guard lock(thread.mutex);
     if (thread.waiting.empty()) return call.answer(-EINTR);
-    first = thread.waiting.front();
-    thread.waiting.erase(thread.waiting.begin());
+    first = thread.waiting.back();  // it runs last, as in put_signals
+    thread.waiting.pop_back();
   }
   int number = signal_number(first.info);
   Result<Tracee> tracee = seize_caller(thread, call);
@@ -291,8 +292,8 @@ void Supervisor::deliver_under_mask(GuestThread& thread, PendingCall& call, uint
   {
     std::lock_guard lock(thread.mutex);
     if (thread.waiting.empty()) return;
-    first = thread.waiting.front();
-    thread.waiting.erase(thread.waiting.begin());
+    first = thread.waiting.back();  // it runs last, as in put_signals
+    thread.waiting.pop_back();
   }
   Result<user_regs_struct> original = tracee->registers();
   if (!original) return;

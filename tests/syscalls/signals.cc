@@ -476,6 +476,34 @@ void stopped_and_continued() {
   for (int fd : {line[0], line[1], leave[0], leave[1]}) close(fd);
 }
 
+std::string ran;
+
+/// Signals that are let through at once: their handlers' frames are laid one upon the other, lowest number first, so the
+/// highest runs first.
+void handlers_run_from_the_top() {
+  static constexpr std::pair<int, char> kSignals[] = {{SIGUSR1, '1'}, {SIGUSR2, '2'}, {SIGTERM, 'T'}, {SIGHUP, 'H'}, {SIGALRM, 'A'}};
+  std::vector<std::unique_ptr<Handler>> handlers;
+  for (const auto& [number, letter] : kSignals) {
+    static_assert(SIGHUP < SIGUSR1 && SIGUSR1 < SIGUSR2 && SIGUSR2 < SIGALRM && SIGALRM < SIGTERM);
+    handlers.push_back(std::make_unique<Handler>(number, [](int signal) {
+      for (const auto& [number, letter] : kSignals)
+        if (number == signal) ran += letter;
+    }));
+  }
+  ran.reserve(64);
+  for (int way = 0; way < 3; ++way) {
+    ran.clear();
+    {
+      Blocked blocked({SIGUSR1, SIGUSR2, SIGTERM, SIGHUP, SIGALRM});
+      for (const auto& [number, letter] : kSignals) CHECK_EQ(kill(getpid(), number), 0);
+      if (way == 1) CHECK_FAILS(sigsuspend(blocked.before()), EINTR);
+      if (way == 2) CHECK_FAILS(ppoll(nullptr, 0, nullptr, blocked.before()), EINTR);
+    }
+    CHECK_EQ(ran, std::string("TA21H"));
+    move_point();
+  }
+}
+
 /// A signal that a thread sends to its own process is there before the thread goes on: who is woken by what the thread
 /// does next has run its handler first.
 void own_signals_overtake_nothing() {
@@ -525,5 +553,6 @@ int main(int argc, char** argv) {
                      {"death-of-a-child-is-told", death_of_a_child_is_told},
                      {"moved-inside-a-handler", moved_inside_a_handler},
                      {"stopped-and-continued", stopped_and_continued},
+                     {"handlers-run-from-the-top", handlers_run_from_the_top},
                      {"own-signals-overtake-nothing", own_signals_overtake_nothing}});
 }
