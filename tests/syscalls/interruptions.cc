@@ -404,8 +404,8 @@ void a_signal_during_a_move_is_met() {
     move_point_of(child);
     Met told{};
     CHECK_EQ(read(line[0], &told, sizeof told), static_cast<ssize_t>(sizeof told));
-    // A child that was being moved has begun late.
-    if (told.met == 0 && signal_sent > told.begun + 0.01)
+    // Who is moved by others too may have been stopped between its look at the clock and its call.
+    if (told.met == 0 && move_point_fd() >= 0 && signal_sent > told.begun + 0.01)
       check::differs(__FILE__, __LINE__, "a signal " + std::to_string(delay_ms) + " ms after the begin of a move has not ended the call");
   }
   int status = -1;
