@@ -508,13 +508,16 @@ void handlers_run_from_the_top() {
 /// does next has run its handler first.
 void own_signals_overtake_nothing() {
   Handler handler(SIGUSR1, count, SA_RESTART);
-  sem_t told;
+  sem_t told, ready;
   CHECK_EQ(sem_init(&told, 0, 0), 0);
+  CHECK_EQ(sem_init(&ready, 0, 0), 0);
   handled = 0;
   constexpr int kTimes = 40;
   std::thread sender([&] {
     for (int i = 0; i < kTimes; ++i) {
-      usleep(2000);  // the other one waits by then
+      // One after the other: two that wait at the same time would merge.
+      while (sem_wait(&ready) != 0) continue;
+      usleep(2000);  // usually the other one waits by then
       if (i % 2 == 0)
         kill(getpid(), SIGUSR1);
       else
@@ -523,11 +526,13 @@ void own_signals_overtake_nothing() {
     }
   });
   for (int i = 1; i <= kTimes; ++i) {
+    sem_post(&ready);
     while (sem_wait(&told) != 0) CHECK_EQ(errno, EINTR);
     CHECK(handled >= i);
   }
   sender.join();
   sem_destroy(&told);
+  sem_destroy(&ready);
 }
 
 }  // namespace
