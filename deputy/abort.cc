@@ -1,6 +1,7 @@
 #include "deputy/abort.h"
 
 #include <chrono>
+#include <thread>
 
 #include "deputy/held_process.h"
 #include "libmosix/agent/agent_image.h"
@@ -15,7 +16,8 @@ bool is_restart_code(int64_t result) {
   return result == -512 || result == -513 || result == -514 || result == -516 || result == -4;
 }
 
-/// Until the thread stands in a stop of ours; signals that were on their way reach the deputy's handler.
+/// Until the thread stands in a stop of ours; signals that were on their way reach the deputy's handler. False: it has
+/// ended.
 Result<bool> stop_thread(Tracee& tracee) {
   TRY_VOID(tracee.interrupt());
   for (;;) {
@@ -47,6 +49,26 @@ Status lead_out(Tracee& tracee, const ProcessMemory& memory, uint64_t window, ui
   return tracee.set_registers(registers);
 }
 
+/// A deputy that job control has stopped would answer when it is continued. The node waits for it now.
+Status let_answer(Tracee& tracee, const ProcessMemory& memory, uint64_t window, uint64_t slot, uint32_t sequence) {
+  constexpr int kLooks = 1000;
+  for (int look = 0; look < kLooks; ++look) {
+    bool signal = tracee.last_stop().kind == StopKind::kSignal;
+    TRY_VOID(tracee.resume(signal ? tracee.last_stop().signal : 0));
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    TRY(std::optional<StopInfo> again, tracee.poll_stop());
+    if (again && again->gone()) return {};
+    if (again) continue;  // our own interrupt, told a second time, or a signal
+    TRY(bool stopped, stop_thread(tracee));
+    if (!stopped) return {};
+    TRY(uint32_t answered, memory.read_value<uint32_t>(slot + offsetof(AgentSlot, answered)));
+    TRY(user_regs_struct registers, tracee.registers());
+    bool sent = registers.rip - window == kAgentImage.enter_end;
+    if (static_cast<int32_t>(answered - sequence) >= 0 && sent) return {};
+  }
+  return {};
+}
+
 }  // namespace
 
 Status abort_call(ProcessRecord& record, const AbortOrder& order) {
@@ -69,6 +91,8 @@ Status abort_call(ProcessRecord& record, const AbortOrder& order) {
   TRY_VOID(memory.write_value(slot + offsetof(AgentSlot, abort_sequence), order.sequence));
   TRY(uint32_t current, memory.read_value<uint32_t>(slot + offsetof(AgentSlot, current_sequence)));
   if (current == order.sequence) TRY_VOID(lead_out(tracee, memory, window, slot, registers));
+  if (tracee.last_stop().kind == StopKind::kGroupStop)
+    TRY_VOID(let_answer(tracee, memory, window, slot, order.sequence));
   // A later call than the one that was to be aborted must not notice.
   let_go_unnoticed(tracee);
   return {};

@@ -88,6 +88,7 @@ void set_peer(AgentSlot& slot, const DeputyPeer& peer) {
   slot.calls_accepted = 0;
   slot.state = static_cast<uint32_t>(AgentState::kStarting);
   slot.socket = -1;
+  slot.traps_first = 1;
 }
 
 /// The thread begins as a deputy as soon as it is let go.

@@ -1,8 +1,10 @@
 #include "deputy/held_process.h"
 
+#include <signal.h>
 #include <sys/syscall.h>
 #include <time.h>
 
+#include <algorithm>
 #include <chrono>
 
 #include "libmosix/agent/agent_image.h"
@@ -17,6 +19,7 @@ constexpr int kTracerLimitMs = 5000;
 constexpr int kStopLimitMs = 2000;
 constexpr int kIdleLimitMs = 3000;
 constexpr int kSomehowLimitMs = 1500;
+constexpr uint64_t kTrapBit = 1ull << (SIGTRAP - 1);
 
 void short_pause() {
   timespec pause{0, 200'000};
@@ -115,6 +118,54 @@ Status HeldProcess::stop_deputies_somehow(const ProcessMemory& memory, uint64_t 
   // The last look stands: a deputy that still connects is led away all the same.
   if (!stopped && stopped.error().code == EBUSY && held()) return {};
   return stopped;
+}
+
+Status HeldProcess::let_deputies_begin() {
+  begun_ = 0;
+  trap_blocked_.clear();
+  for (Tracee& tracee : process_.threads) {
+    TRY(uint64_t mask, tracee.signal_mask());
+    trap_blocked_.push_back((mask & kTrapBit) != 0);
+    if (trap_blocked_.back()) TRY_VOID(tracee.set_signal_mask(mask & ~kTrapBit));
+    TRY_VOID(tracee.resume());
+  }
+  return {};
+}
+
+Result<bool> HeldProcess::deputies_have_begun(const ProcessMemory& memory, uint64_t window, int limit_ms) {
+  auto deadline = Clock::now() + std::chrono::milliseconds(limit_ms);
+  while (begun_ < process_.threads.size()) {
+    Tracee& tracee = process_.threads[begun_];
+    auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
+    Result<StopInfo> stop = tracee.wait_stop(static_cast<int>(std::max<int64_t>(left.count(), 0)));
+    if (!stop && stop.error().code == ETIMEDOUT) return false;
+    if (!stop) return fail(std::move(stop.error()));
+    if (stop->gone()) return fail(ESRCH, "thread " + std::to_string(tracee.tid()) + " " + stop->text());
+    bool ours = stop->kind == StopKind::kSignal && stop->signal == SIGTRAP && stop->siginfo.si_code > 0;
+    if (!ours) {
+      // Signals go to the deputy's handlers. The whole process may be stopped by now; this thread goes on.
+      TRY_VOID(tracee.resume(stop->kind == StopKind::kSignal ? stop->signal : 0));
+      continue;
+    }
+    if (trap_blocked_[begun_++]) {
+      TRY(uint64_t mask, tracee.signal_mask());
+      TRY_VOID(tracee.set_signal_mask(mask | kTrapBit));
+    }
+    TRY(user_regs_struct registers, tracee.registers());
+    TRY(AgentSlot slot, memory.read_value<AgentSlot>(slot_of(window, registers.rsp)));
+    if (slot.state != static_cast<uint32_t>(AgentState::kWorking))
+      return fail(slot.error > 0 ? slot.error : EPIPE, "thread " + std::to_string(tracee.tid()) + " got no channel");
+  }
+  return true;
+}
+
+void HeldProcess::stop_beginning() {
+  for (Tracee& tracee : process_.threads) {
+    if (!tracee.attached() || tracee.stopped() || !tracee.interrupt()) continue;
+    [[maybe_unused]] Result<StopInfo> stop = tracee.wait_stop(kStopLimitMs);
+    while (stop && stop->kind == StopKind::kSignal && stop->signal != SIGTRAP && tracee.interrupt() && tracee.resume(stop->signal))
+      stop = tracee.wait_stop(kStopLimitMs);
+  }
 }
 
 }  // namespace mosix

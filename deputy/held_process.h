@@ -23,6 +23,14 @@ class HeldProcess {
   /// Stops the deputies to give the process back to its own code: anywhere but in a call or a connection
   /// attempt, or, after the limit, wherever they are inside the window.
   Status stop_deputies_somehow(const ProcessMemory& memory, uint64_t window);
+  /// Lets deputies that were set to connect do so, in our hands: a stop by job control in the middle of it would leave
+  /// the node waiting, so it takes effect when they are let go.
+  Status let_deputies_begin();
+  /// True when the guest may begin as far as each of them is concerned, and they stand; false if that is not so after
+  /// `limit_ms`. An error if one of them has no channel or has ended.
+  Result<bool> deputies_have_begun(const ProcessMemory& memory, uint64_t window, int limit_ms);
+  /// Stops those that have not begun where they are.
+  void stop_beginning();
   /// Takes the right to trace alone, then a thread that is traced and stands already.
   Status lock();
   void adopt(Tracee tracee);
@@ -41,6 +49,8 @@ class HeldProcess {
   ProcessRecord& record_;
   std::unique_lock<TracerRight> lock_;
   StoppedProcess process_;
+  size_t begun_ = 0;  ///< so many of the threads have
+  std::vector<bool> trap_blocked_;  ///< by the thread: SIGTRAP, by which it tells
 };
 
 /// Lets go of a thread that an interrupt of ours has stopped, as if it had not: calls that say EINTR outright

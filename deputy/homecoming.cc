@@ -38,7 +38,7 @@ class Homecoming {
     Status done = until_complete();
     if (!done) {
       hands_.release();
-      (void)node_->send(ControlType::kResume, ProcessRef{record_.pid, epoch_});
+      (void)node_->send(ControlType::kResume, ResumeOrder{record_.pid, epoch_, 0});
       return fail(std::move(done.error()));
     }
     Status native = become_native();

@@ -42,6 +42,27 @@ DeputyPeer peer_of(const AwayNode& node, const Reserved& reserved, uint32_t epoc
   return peer;
 }
 
+/// The node lets the guest run as soon as the deputies have connected, which they do in our hands. Then they are free.
+Status begin_away(HeldProcess& hands, const ProcessMemory& memory, uint64_t window, Mailbox& box) {
+  constexpr int kSliceMs = 20;
+  bool running = false;
+  for (int waited = 0;; waited += kSliceMs) {
+    Result<bool> begun = hands.deputies_have_begun(memory, window, kSliceMs);
+    if (!begun) return fail(std::move(begun.error()));
+    if (*begun) break;
+    if (waited >= kStageTimeoutMs) return fail(ETIMEDOUT, "the deputies do not get their channels");
+    if (running) continue;
+    Result<ControlMessage> told = expect_message(box, ControlType::kRunning, 0);
+    running = told.has_value();
+    if (!told && told.error().code != ETIMEDOUT) return fail(std::move(told.error()));
+  }
+  hands.release();
+  if (running) return {};
+  TRY(ProcessRef said, expect<ProcessRef>(box, ControlType::kRunning, kStageTimeoutMs));
+  (void)said;
+  return {};
+}
+
 /// As much as is on its way in any case, in the buffers of the connection and of the node.
 constexpr uint64_t kAheadBytes = 16 << 20;
 
@@ -195,19 +216,17 @@ class MoveOut {
     reached_ = Reached::kDeputies;
     // Before the guest can do anything that others ask about (a fork, a call to be aborted).
     record_.set_place({node_, window(), epoch(), capture_});
-    hands_.release();
-    return {};
+    return hands_.let_deputies_begin();
   }
 
   Status go() {
     TRY_VOID(node_->send(ControlType::kGo, ProcessRef{record_.pid, epoch()}));
-    TRY(ProcessRef running, expect<ProcessRef>(mailbox_.box(), ControlType::kRunning, kStageTimeoutMs));
-    (void)running;
-    return {};
+    return begin_away(hands_, *memory_, window(), mailbox_.box());
   }
 
   Error roll_back(Error error) {
     log_debug("move of process " + std::to_string(record_.pid) + ": " + error.message());
+    hands_.stop_beginning();
     if (reached_ == Reached::kDeputies) {
       // The guest was quick: it has executed another program, at home, before we heard that it runs.
       if (!hands_.held() && record_.place().epoch != epoch()) return error;
@@ -342,15 +361,13 @@ class MoveOn {
     std::vector<DeputyPeer> peers(old_peers_.size(), peer_of(*to_, reserved_, here_.epoch));
     TRY_VOID(redirect_deputies(hands_.threads(), memory, was_.window, peers));
     record_.set_place({to_, was_.window, here_.epoch, nullptr});
-    hands_.release();
-    return {};
+    return hands_.let_deputies_begin();
   }
 
   Status go() {
+    TRY(ProcessMemory memory, ProcessMemory::open(record_.pid));
     TRY_VOID(to_->send(ControlType::kGo, here_));
-    TRY(ProcessRef running, expect<ProcessRef>(new_box_.box(), ControlType::kRunning, kStageTimeoutMs));
-    (void)running;
-    return {};
+    return begin_away(hands_, memory, was_.window, new_box_.box());
   }
 
   Error roll_back(Error error) {
@@ -358,16 +375,17 @@ class MoveOn {
     if (reserved_at_new_) (void)to_->send(ControlType::kForget, here_);
     // An exec, which ends a guest at home wherever it is, has set the place itself.
     bool ours = record_.place().epoch == here_.epoch;
-    if (!turned_.empty() && (hands_.held() || ours)) {
-      Status back = turn_back();
-      if (!back) {
-        log_error("process " + std::to_string(record_.pid) + " cannot go back: " + back.error().message());
-        error.code = ENOTRECOVERABLE;
-      }
-    }
-    hands_.release();
+    hands_.stop_beginning();
+    bool turned = !turned_.empty() && (hands_.held() || ours);
+    Status back = turned ? turn_back() : Status();
     if (ours) record_.set_place(was_);
-    if (ordered_) (void)from_->send(ControlType::kResume, here_);
+    if (ordered_) (void)from_->send(ControlType::kResume, ResumeOrder{record_.pid, here_.epoch, turned && back});
+    if (turned && back) back = wait_until_back();
+    hands_.release();
+    if (!back) {
+      log_error("process " + std::to_string(record_.pid) + " cannot go back: " + back.error().message());
+      error.code = ENOTRECOVERABLE;
+    }
     return error;
   }
 
@@ -383,7 +401,15 @@ class MoveOn {
       if (at == turned_.end()) return fail(ESRCH, "there is a new thread");
       peers.push_back(old_peers_[static_cast<size_t>(at - turned_.begin())]);
     }
-    return redirect_deputies(hands_.threads(), memory, was_.window, peers);
+    TRY_VOID(redirect_deputies(hands_.threads(), memory, was_.window, peers));
+    return hands_.let_deputies_begin();
+  }
+
+  Status wait_until_back() {
+    TRY(ProcessMemory memory, ProcessMemory::open(record_.pid));
+    TRY(bool begun, hands_.deputies_have_begun(memory, was_.window, kStageTimeoutMs));
+    if (!begun) return fail(ETIMEDOUT, from_->name() + " does not take its deputies back");
+    return {};
   }
 
   ProcessRecord& record_;

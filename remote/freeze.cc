@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <thread>
 
 #include "libmosix/common/log.h"
 #include "libmosix/common/net.h"
@@ -32,6 +33,15 @@ int64_t clock_now(clockid_t clock) {
   timespec t{};
   clock_gettime(clock, &t);
   return t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/// A thread of ours that could not detach from it, because it stood in its call, frees it by its own end (hold()).
+Result<Tracee> seize_soon(int tid) {
+  for (int waited = 0;; ++waited) {
+    Result<Tracee> tracee = Tracee::seize(tid);
+    if (tracee || tracee.error().code != EPERM || waited == kStopLimitMs) return tracee;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
 }
 
 }  // namespace
@@ -75,7 +85,7 @@ Status Supervisor::freeze(Frozen& frozen) {
   }
   for (auto& thread : frozen.threads) TRY_VOID(shut_direct(*thread));
   for (auto& thread : frozen.threads) {
-    Result<Tracee> tracee = Tracee::seize(thread->outer_tid);
+    Result<Tracee> tracee = seize_soon(thread->outer_tid);
     if (!tracee && tracee.error().code == ESRCH) return fail(ESRCH, "a thread ended meanwhile");
     if (!tracee) return fail(tracee.error());
     TRY_VOID(tracee->interrupt());
@@ -389,24 +399,23 @@ void Supervisor::move_guest(MoveOrder order, bool home, std::shared_ptr<ImageQue
     return send_image(connection, *frozen.guest, state, Receiver::kNode);
   };
   Status sent = work();
-  bool resume = !sent;
+  bool resume = !sent, fresh = false;
   if (sent) {
     // Home's word: the process runs elsewhere now (forget), or it does not (resume). Without a word the
     // control connection has ended, and so will we.
     Result<ControlMessage> word = queue->pop(kDecisionLimitMs);
     resume = word && word->type == static_cast<uint16_t>(ControlType::kResume);
     if (!word) resume = word.error().code == ETIMEDOUT;
+    Result<ResumeOrder> how = resume && word ? decode_message<ResumeOrder>(word->body) : Result<ResumeOrder>(ResumeOrder{});
+    fresh = how && how->fresh_channels != 0;
   } else {
     send_failed(order.pid, sent.error());
   }
   close_queue(order.pid, queue);
   if (resume && !frozen.guest->left) {
-    for (auto& thread : frozen.threads) {
-      // Deputies that were sent elsewhere and back have new connections.
-      Result<UniqueFd> fresh = wait_for_hello(frozen.guest->token, thread->tid, thread->signals_received, 0);
-      std::lock_guard lock(thread->mutex);
-      if (fresh) thread->channel = std::move(*fresh);
-    }
+    if (fresh)
+      if (Status met = meet_deputies(*frozen.guest, frozen.threads); !met)
+        log_error("guest " + std::to_string(order.pid) + " goes on without its deputies: " + met.error().message());
     thaw(frozen);
     return;
   }
@@ -463,7 +472,11 @@ void Supervisor::hold(const std::shared_ptr<Guest>& guest) {
     if (loose.empty()) guest->changed.wait(lock, over);
     if (loose.empty() || guest->changed.wait_for(lock, pause, over)) break;
   }
-  // A thread that was in a call all the time is stopped only when the call is answered.
+  // A thread that is in a call cannot be detached from: the end of this thread here lets it go.
+  for (Tracee& tracee : tracees) {
+    Result<std::optional<StopInfo>> stop = tracee.poll_stop();
+    if (stop && !*stop) tracee.forget();
+  }
   tracees.clear();
   tracing.clear();
   for (auto& thread : threads) {

@@ -99,6 +99,23 @@ bool Supervisor::keeps_identity(GuestThread& thread, const PendingCall& call, co
   return effective_id != 0 && real_id == effective_id && same_or_left(args[0], real_id);
 }
 
+/// A fork is never undone: home has the child. It connects within microseconds, unless it is stopped by job control
+/// first, or killed: ECHILD then, which its parent hears of as of any other child's end.
+Result<UniqueFd> Supervisor::wait_for_child(GuestThread& parent, const uint8_t (&token)[16], int child_tid, bool is_thread) {
+  constexpr int kLookMs = 1000;
+  for (;;) {
+    Result<UniqueFd> channel = wait_for_hello(token, child_tid, 0, kLookMs);
+    if (channel || channel.error().code != ETIMEDOUT || parent.ended) return channel;
+    if (is_thread) continue;  // it ends with the process, and so does its parent
+    CallPlan look = buffer_plan(SYS_waitid, {P_PID, static_cast<uint64_t>(child_tid), 0, WEXITED | WNOHANG | WNOWAIT, 0, 0}, -1,
+                                nullptr, 0, 2, sizeof(siginfo_t), OutRule::kFixed, 1);
+    TRY(CallReply reply, exchange_to_end(parent, look));
+    siginfo_t info{};
+    if (!reply.outs.empty() && reply.outs[0].size() == sizeof info) memcpy(&info, reply.outs[0].data(), sizeof info);
+    if (reply.result == -ECHILD || info.si_pid == child_tid) return fail(ECHILD, "the child has ended");
+  }
+}
+
 void Supervisor::clone_call(GuestThread& thread, PendingCall& call, Split kind) {
   Guest& guest = *thread.guest;
   NotifiedMemory memory(thread.outer_tid);
@@ -152,13 +169,14 @@ void Supervisor::clone_call(GuestThread& thread, PendingCall& call, Split kind) 
     return lose_channel(thread, call, reply.error());
   }
   auto child_tid = static_cast<int>(reply->result);
-  Result<UniqueFd> channel = wait_for_hello(body.token, child_tid, 0, kStageTimeoutMs);
+  Result<UniqueFd> channel = wait_for_child(thread, body.token, child_tid, is_thread);
   forget_hello(body.token);
   if (!channel) {
-    // A fork is never undone: the home half exists. It ends by itself when nobody answers it.
-    log_error("guest " + std::to_string(guest.pid) + ": child " + std::to_string(child_tid) +
-              " at home did not connect: " + channel.error().message());
-    return call.answer(-EAGAIN);
+    release_slot();
+    tracing.unlock();
+    if (channel.error().code != ECHILD) return lose_channel(thread, call, channel.error());
+    log_debug("guest " + std::to_string(guest.pid) + ": child " + std::to_string(child_tid) + " has ended before it began");
+    return answer_and_deliver(thread, call, Answer::value(child_tid));
   }
 
   // Now the away half. The thread is led through a plain clone whose flags are in registers, so that nobody can

@@ -534,21 +534,28 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
   return {};
 }
 
-Status Supervisor::start_guest(Building& building) {
-  Guest& guest = *building.guest;
-  for (const ThreadState& state : building.state.threads) {
-    std::shared_ptr<GuestThread> thread = guest.thread(state.tid);
-    TRY(UniqueFd channel, wait_for_hello(guest.token, state.tid, state.signals_acked, kConnectTimeoutMs));
+/// Deputies that home has sent here connect, and tell what came while the guest was on its way: signals are there before
+/// it makes a step.
+Status Supervisor::meet_deputies(const Guest& guest, const std::vector<std::shared_ptr<GuestThread>>& threads) {
+  for (auto& thread : threads) {
+    TRY(UniqueFd channel, wait_for_hello(guest.token, thread->tid, thread->signals_received, kConnectTimeoutMs));
     std::lock_guard lock(thread->mutex);
     thread->channel = std::move(channel);
-    thread->led = false;
+    thread->inbox.clear();
   }
-  // Signals that came while it was on its way are there before it makes a step.
-  for (const ThreadState& state : building.state.threads)
-    TRY_VOID(send_raw(*guest.thread(state.tid), FrameType::kHear, nullptr, 0));
-  for (const ThreadState& state : building.state.threads) {
-    TRY([[maybe_unused]] CallReply heard, await_reply(*guest.thread(state.tid), plain_plan(0, {})));
+  for (auto& thread : threads) TRY_VOID(send_raw(*thread, FrameType::kHear, nullptr, 0, InMove::kFinish));
+  for (auto& thread : threads) {
+    TRY([[maybe_unused]] CallReply heard, await_reply(*thread, plain_plan(0, {})));
   }
+  return {};
+}
+
+Status Supervisor::start_guest(Building& building) {
+  Guest& guest = *building.guest;
+  std::vector<std::shared_ptr<GuestThread>> threads;
+  for (const ThreadState& state : building.state.threads) threads.push_back(guest.thread(state.tid));
+  TRY_VOID(meet_deputies(guest, threads));
+  for (auto& thread : threads) thread->led = false;
   // Arguments and environment stay: /proc/PID/cmdline and environ, and with them ps, show home's.
   uint64_t arguments = building.state.mm[kArgStart] & ~uint64_t{4095};
   for (const Area& area : building.state.areas) {

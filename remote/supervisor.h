@@ -131,6 +131,7 @@ class Supervisor {
   void serve_idle_channel(const std::shared_ptr<GuestThread>& thread);
   /// Waits for the hello of the deputy thread `tid` that was told this token, and welcomes it.
   Result<UniqueFd> wait_for_hello(const uint8_t (&token)[16], int tid, uint32_t signals_acked, int limit_ms);
+  Result<UniqueFd> wait_for_child(GuestThread& parent, const uint8_t (&token)[16], int child_tid, bool is_thread);
   void expect_hello(const uint8_t (&token)[16]);
   void forget_hello(const uint8_t (&token)[16]);
 
@@ -256,6 +257,7 @@ class Supervisor {
   Status rebuild(Building& building, ImageConnection& connection);
   Status receive_pages(Building& building, ImageConnection& connection);
   Status start_guest(Building& building);
+  Status meet_deputies(const Guest& guest, const std::vector<std::shared_ptr<GuestThread>>& threads);
 
   // --- freeze.cc
   struct Frozen;

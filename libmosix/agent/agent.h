@@ -152,6 +152,8 @@ struct AgentSlot {
   uint32_t receive_done;
   uint32_t tid;
   uint32_t pid;
+  uint32_t answered;     ///< sequence of the last frame that was carried out
+  uint32_t traps_first;  ///< 1: traps to its tracer, once, when the guest may begin or there is no channel
 };
 
 /// One call of a batch run by agent_entry_batch: executed in order, all of them.

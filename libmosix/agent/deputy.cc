@@ -16,6 +16,7 @@ extern "C" int64_t agent_call(mosix::AgentSlot* slot);
 extern "C" int64_t agent_clone(uint64_t flags, uint64_t stack_top, uint64_t child_slot);
 extern "C" [[noreturn]] void agent_exit(mosix::AgentSlot* slot, uint64_t number, uint64_t status);
 extern "C" void agent_restorer();
+extern "C" void agent_trap();
 extern "C" const char agent_call_check[], agent_call_syscall[], agent_call_abort[];
 extern "C" const char agent_enter_check[], agent_enter_syscall[], agent_enter_abort[];
 extern "C" void agent_on_signal(int signal, mosix::Siginfo* info, uint64_t* context);
@@ -357,11 +358,19 @@ struct KernelSigaction {
   agent_exit(slot, order.whole_group != 0 ? __NR_exit_group : __NR_exit, static_cast<uint64_t>(order.status));
 }
 
+/// It has begun, or could not: its tracer, who holds job control off so long, takes note.
+void tell_tracer(AgentSlot* slot) {
+  if (slot->traps_first == 0) return;
+  slot->traps_first = 0;
+  agent_trap();
+}
+
 /// No channel (any more). The custodian decides: back to home memory if nothing has happened away, or the
 /// end. Without a custodian, the end after the grace time: the guest is lost with its node.
 [[noreturn]] void wait_for_custodian(AgentSlot* slot, AgentState why) {
   constexpr int64_t kGraceSeconds = 15;
   store_release(&slot->state, static_cast<uint32_t>(why));
+  tell_tracer(slot);
   int64_t wait[2] = {kGraceSeconds, 0};
   // Not nanosleep: interrupted, it would overwrite the thread's restart block, which is the guest's. ppoll has none,
   // and counts what is left down in place.
@@ -402,6 +411,8 @@ bool serve_frame(AgentSlot* slot, const Frame& frame) {
   auto type = static_cast<FrameType>(frame.header->type);
   if (type == FrameType::kHear) {
     send_plain_reply(slot, frame.header->sequence, 0, Verdict::kDone);
+    if (slot->traps_first != 0) channel_submit(slot);
+    tell_tracer(slot);
     return true;
   }
   slot->calls_accepted = slot->calls_accepted + 1;
@@ -453,10 +464,17 @@ extern "C" __attribute__((visibility("hidden"))) void agent_deputy_main(AgentSlo
   for (;;) {
     store_release(&slot->state, static_cast<uint32_t>(AgentState::kIdle));
     Frame frame;
-    if (!receive_frame(slot, &frame) || !serve_frame(slot, frame)) {
+    uint32_t sequence = 0;
+    bool served = receive_frame(slot, &frame);
+    if (served) {
+      sequence = frame.header->sequence;  // the call may overwrite the frame
+      served = serve_frame(slot, frame);
+    }
+    if (!served) {
       channel_close(slot);
       wait_for_custodian(slot, AgentState::kLost);
     }
+    store_release(&slot->answered, sequence);
   }
 }
 

@@ -124,10 +124,10 @@ agent_direct_receive_abort:
 
         .globl agent_call, agent_call_check, agent_call_syscall, agent_call_end, agent_call_abort
         .globl agent_enter, agent_enter_check, agent_enter_syscall, agent_enter_end, agent_enter_abort
-        .globl agent_restorer, agent_clone, agent_exit
+        .globl agent_restorer, agent_clone, agent_exit, agent_trap
         .hidden agent_call, agent_call_check, agent_call_syscall, agent_call_end, agent_call_abort
         .hidden agent_enter, agent_enter_check, agent_enter_syscall, agent_enter_end, agent_enter_abort
-        .hidden agent_restorer, agent_clone, agent_exit
+        .hidden agent_restorer, agent_clone, agent_exit, agent_trap
 
 # int64_t agent_call(AgentSlot*): the forwarded call.
 agent_call:
@@ -187,6 +187,10 @@ agent_restorer:
         movl    $15, %eax
         syscall
         ud2
+
+agent_trap:
+        int3
+        ret
 
 # void agent_exit(AgentSlot*, number, status): the slot's prepared call, which closes the channel, then the
 # exit, without a stack: once the away side hears that the channel is closed, it may give this thread's slot to

@@ -28,7 +28,7 @@ enum class ControlType : uint16_t {
   kForget = 15,       ///< ProcessRef: the move did not happen, or the process is home, or has ended: drop it
   kBringHome = 16,    ///< MoveOrder: freeze and send the image to home -> kImageState... | kFailed
   kMoveTo = 17,       ///< MoveOrder: freeze and send the image to another supervisor -> kMoved | kFailed
-  kResume = 18,       ///< ProcessRef: a frozen guest goes on where it was
+  kResume = 18,       ///< ResumeOrder: a frozen guest goes on where it was
   kHold = 19,         ///< HoldOrder: home's process stopped or continued
   kSeized = 20,       ///< ExecAnswer: answer to kExecAsk
   kExeced = 21,       ///< ProcessRef: the exec succeeded at home, drop the remote
@@ -101,6 +101,16 @@ struct ProcessRef {
   template <class A>
   void visit(A& a) {
     a(pid), a(epoch);
+  }
+};
+
+struct ResumeOrder {
+  int32_t pid = 0;
+  uint32_t epoch = 0;
+  uint8_t fresh_channels = 0;  ///< 1: its deputies had been sent elsewhere, and connect anew
+  template <class A>
+  void visit(A& a) {
+    a(pid), a(epoch), a(fresh_channels);
   }
 };
 

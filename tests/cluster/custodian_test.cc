@@ -435,12 +435,12 @@ TEST_CASE("from one node to another") {
   CHECK(order.port == reserved.port);
   there.send(ControlType::kReady, ProcessRef{pid, reserve.epoch});
   CHECK(there.expect_as<ProcessRef>(ControlType::kGo).pid == pid);
-  there.accept_channels(arrived, arrived.state.threads.size());
+  there.meet_deputies(arrived);
   if (fails) {
     there.send(ControlType::kFailed, Refusal{pid, EIO, "broken"});
     there.expect(ControlType::kForget);
-    here.accept_channels(here.guest(pid), arrived.state.threads.size());
-    here.expect(ControlType::kResume);
+    CHECK(here.expect_as<ResumeOrder>(ControlType::kResume).fresh_channels == 1);
+    here.meet_deputies(here.guest(pid));
     CHECK(mosixd.wait_reply(id).at("ok") == false);
     CHECK(here.call(pid, pid, SYS_getppid, {}).result == getpid());
     move_home(mosixd, here, pid);

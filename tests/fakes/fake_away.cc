@@ -130,7 +130,7 @@ void FakeSupervisor::receive_guest(int pid, std::optional<ControlType> stop_befo
   send(ControlType::kReady, ProcessRef{pid, guest.epoch});
   auto go = expect_as<ProcessRef>(ControlType::kGo);
   CHECK(go.epoch == guest.epoch);
-  accept_channels(guest, guest.state.threads.size());
+  meet_deputies(guest);
   if (stop_before == ControlType::kRunning) return;
   send(ControlType::kRunning, ProcessRef{pid, guest.epoch});
 }
@@ -163,6 +163,13 @@ void FakeSupervisor::accept_channels(FakeGuest& guest, size_t count) {
     send_frame(channel.get(), FrameType::kWelcome, 0, thread(body.pid, body.tid).signals_acked, nullptr, 0);
     guest.channels[body.tid] = std::move(channel);
   }
+}
+
+void FakeSupervisor::meet_deputies(FakeGuest& guest) {
+  accept_channels(guest, guest.state.threads.size());
+  for (ThreadState& thread : guest.state.threads)
+    send_frame(guest.channels.at(thread.tid).get(), FrameType::kHear, ++sequence_, thread.signals_acked, nullptr, 0);
+  for (ThreadState& thread : guest.state.threads) CHECK(wait_reply(guest.state.pid, thread.tid).result == 0);
 }
 
 void FakeSupervisor::send_pages_home(FakeGuest& guest) {

@@ -73,6 +73,8 @@ class FakeSupervisor {
     send(ControlType::kGone, gone);
   }
   void accept_channels(FakeGuest& guest, size_t count);
+  /// Those of deputies that home has sent here, which are asked for their signals before the guest begins.
+  void meet_deputies(FakeGuest& guest);
   void break_connection();
 
   /// A call made by the deputy `tid`. `in` lies at offset 0 of scratch, `out_bytes` of it are sent back.

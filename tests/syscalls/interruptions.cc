@@ -417,6 +417,50 @@ void a_signal_during_a_move_is_met() {
   for (int fd : {line[0], line[1], data[0], data[1]}) close(fd);
 }
 
+/// However a stop and a move fall together: the process stops, its parent hears of it, and it goes on when it is told
+/// to, wherever it is by then.
+void a_stop_during_a_move_is_met() {
+  constexpr int kDelaysMs = 60;
+  int there[2], back[2];
+  CHECK_EQ(pipe(there), 0);
+  CHECK_EQ(pipe(back), 0);
+  fflush(stdout);
+  const pid_t child = fork();
+  CHECK(child >= 0);
+  if (child == 0) {
+    close(there[1]);
+    for (char byte; read(there[0], &byte, 1) == 1;)
+      if (write(back[1], &byte, 1) != 1) _exit(2);
+    _exit(0);
+  }
+  close(there[0]);
+  to_be_met = child;
+  Handler handler(
+      SIGALRM, [](int) { kill(to_be_met, SIGSTOP); }, SA_RESTART);
+  for (int delay_ms = 1; delay_ms <= kDelaysMs; ++delay_ms) {
+    const itimerval once{{0, 0}, {0, delay_ms * 1000}};
+    CHECK_EQ(setitimer(ITIMER_REAL, &once, nullptr), 0);
+    move_point_of(child);
+    int status = 0;
+    CHECK_EQ(waitpid(child, &status, WUNTRACED), child);
+    CHECK(WIFSTOPPED(status) && WSTOPSIG(status) == SIGSTOP);
+    char byte = static_cast<char>(delay_ms);
+    CHECK_EQ(write(there[1], &byte, 1), 1);
+    pollfd answer{back[0], POLLIN, 0};
+    CHECK_EQ(poll(&answer, 1, 5), 0);
+    CHECK_EQ(kill(child, SIGCONT), 0);
+    CHECK_EQ(waitpid(child, &status, WCONTINUED), child);
+    CHECK(WIFCONTINUED(status));
+    CHECK_EQ(read(back[0], &byte, 1), 1);
+    CHECK_EQ(static_cast<int>(byte), delay_ms);
+  }
+  close(there[1]);
+  int status = -1;
+  CHECK_EQ(waitpid(child, &status, 0), child);
+  CHECK_EQ(status, 0);
+  for (int fd : {back[0], back[1]}) close(fd);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -426,5 +470,6 @@ int main(int argc, char** argv) {
                      {"interrupted-transfer-is-partial", interrupted_transfer_is_partial},
                      {"time-limits-last-over-moves", time_limits_last_over_moves},
                      {"sleeps-tell-what-is-left", sleeps_tell_what_is_left},
-                     {"a-signal-during-a-move-is-met", a_signal_during_a_move_is_met}});
+                     {"a-signal-during-a-move-is-met", a_signal_during_a_move_is_met},
+                     {"a-stop-during-a-move-is-met", a_stop_during_a_move_is_met}});
 }
