@@ -14,7 +14,7 @@ run_test() { scripts/test.sh; }
 
 # Programs and calls while their processes are moved every 200 ms, and at each of their move points, in the optimised
 # build, whose timing is another.
-run_moves() { scripts/build.sh && MOSIX_TEST_BUILD=build scripts/test.sh --suite moves --suite unsettled; }
+run_moves() { scripts/build.sh && MOSIX_TEST_BUILD=build scripts/test.sh --suite moves; }
 
 # Debian 12's own kernel, 6.1, in an emulator.
 run_vm() { scripts/setup.sh --vm && scripts/build.sh && MOSIX_TEST_BUILD=build scripts/test.sh --suite vm; }

@@ -24,9 +24,6 @@ if command -v qemu-system-x86_64 >/dev/null && [[ $dir != build ]]; then scripts
 export ASAN_OPTIONS=${ASAN_OPTIONS:-abort_on_error=0:detect_leaks=0:detect_stack_use_after_return=0}
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-halt_on_error=1:print_stacktrace=1}
 
-# Without arguments: all but what is known to fail now and then, which scripts/test-all.sh runs and counts.
-[[ $# -gt 0 ]] || set -- --no-suite unsettled
-
 meson test -C "$dir" --no-rebuild --print-errorlogs --num-processes 2 \
   --timeout-multiplier "${MOSIX_TEST_SLOWNESS:-1}" "$@"
 status=$?
