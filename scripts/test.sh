@@ -18,7 +18,7 @@ else
 fi
 
 # The emulated node runs the ordinary build; without the emulator its test is skipped.
-if command -v qemu-system-x86_64 >/dev/null && [[ $dir != build ]]; then scripts/build.sh || exit 1; fi
+if command -v qemu-system-x86_64 >/dev/null && [[ $dir != build ]]; then scripts/build.sh --programs || exit 1; fi
 
 # Leaks are looked for where a test ends by itself; the daemons are ended by signal.
 export ASAN_OPTIONS=${ASAN_OPTIONS:-abort_on_error=0:detect_leaks=0:detect_stack_use_after_return=0}

@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <optional>
+#include <random>
 
 #include "libmosix/common/net.h"
 #include "libmosix/common/paths.h"
@@ -21,6 +22,7 @@
 #include "tools/lab/options.h"
 #include "tools/lab/process.h"
 #include "tools/lab/state.h"
+#include "tools/lab/storm.h"
 
 namespace mosix::lab {
 namespace {
@@ -38,7 +40,7 @@ Result<std::string> find_daemon() {
 /// What the command line cannot know: paths, privileges.
 Status complete(Options& options) {
   LabSpec& spec = options.spec;
-  spec.ephemeral = options.verb == Verb::kRun;
+  spec.ephemeral = options.verb == Verb::kRun || options.verb == Verb::kStorm;
   spec.name = options.lab;
   if (spec.name.empty()) spec.name = spec.ephemeral ? "run-" + std::to_string(getpid()) : "lab";
   TRY(spec.daemon, find_daemon());
@@ -211,6 +213,59 @@ int run(Options& options, Signals& signals) {
   return status;
 }
 
+/// A program named by its way from here is found from the folder that each run has for itself, too.
+std::vector<std::string> from_anywhere(std::vector<std::string> command) {
+  if (command[0].find('/') != std::string::npos) command[0] = std::filesystem::absolute(command[0]);
+  return command;
+}
+
+/// On node1 it is `mosixlab storm-inside` that does the work.
+int storm(Options& options, Signals& signals) {
+  StormOptions& storm = options.storm;
+  if (!options.seed_given) {
+    std::random_device random;
+    storm.seed = random() % 1'000'000;
+  }
+  bool ours = storm.keep.empty();
+  if (ours) storm.keep = std::filesystem::absolute("storm-" + std::to_string(storm.seed));
+  bool logs = options.spec.log_dir.empty();
+  if (logs) options.spec.log_dir = storm.keep + "/nodes";
+  if (Status made = make_folders(options.spec.log_dir); !made) {
+    say(made.error().message());
+    return kExitOwn;
+  }
+  if (!options.json)
+    printf("storm with seed %llu: %d runs, a move every %d ms on average, %d nodes\n",
+           static_cast<unsigned long long>(storm.seed), storm.runs, storm.interval_ms, options.spec.node_count);
+  fflush(stdout);
+  std::error_code ignored;
+  std::vector<std::string> inside = {std::filesystem::read_symlink("/proc/self/exe", ignored), "storm-inside",
+                                     "--nodes", std::to_string(options.spec.node_count),
+                                     "--seed", std::to_string(storm.seed),
+                                     "--interval", std::to_string(storm.interval_ms),
+                                     "--runs", std::to_string(storm.runs),
+                                     "--limit", std::to_string(storm.limit_s),
+                                     "--keep", storm.keep};
+  if (!storm.files.empty()) inside.insert(inside.end(), {"--files", storm.files});
+  if (options.json) inside.push_back("--json");
+  inside.push_back("--");
+  std::vector<std::string> command = from_anywhere(std::move(options.command));
+  inside.insert(inside.end(), command.begin(), command.end());
+  options.command = std::move(inside);
+  int status = run(options, signals);
+  if (status != kStormDiffers && logs) std::filesystem::remove_all(options.spec.log_dir, ignored);
+  if (status != kStormDiffers && ours) std::filesystem::remove(storm.keep, ignored);
+  return status;
+}
+
+int storm_inside(Options& options) {
+  StormOptions& storm = options.storm;
+  storm.nodes = options.spec.node_count;
+  storm.json = options.json;
+  storm.command = std::move(options.command);
+  return run_storm(storm);
+}
+
 int up(Options& options, Signals& signals) {
   Front front(signals);
   if (Status made = front.make(options.spec); !made) {
@@ -302,6 +357,11 @@ Result<int> carry_out(Options& options, std::optional<Signals>& signals) {
     case Verb::kRun:
       TRY_VOID(complete(options));
       return run(options, signals.emplace());
+    case Verb::kStorm:
+      TRY_VOID(complete(options));
+      return storm(options, signals.emplace());
+    case Verb::kStormInside:
+      return storm_inside(options);
     case Verb::kUp:
       TRY_VOID(complete(options));
       return up(options, signals.emplace());

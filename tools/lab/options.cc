@@ -19,6 +19,8 @@ const char kHelpText[] =
        mosixlab status [--name LAB] [--json]
        mosixlab down [--name LAB | --all]
        mosixlab cut|mend|kill [--name LAB] NODE
+       mosixlab storm [--seed S] [--interval MS] [--runs N] [--limit S] [--files DIR] [--keep DIR] [--json]
+                      [the options of run] [--] CMD [ARG...]
 
 Makes a mosix cluster out of this machine: nodes node1..nodeN with network, mounts, pids, hostname and a
 mosixd of their own. node1 has this machine's files and your directory; the others are elsewhere.
@@ -26,6 +28,7 @@ mosixd of their own. node1 has this machine's files and your directory; the othe
   run     makes a lab, runs CMD on node1, ends the lab, exits with CMD's status
   up      makes a lab that stays; exec runs a command on a node of it, down ends it
   status  shows the labs that are up
+  storm   runs CMD natively, then away while all its processes are moved at random, and compares
   cut     pulls a node's network cable, mend plugs it in again, kill ends a node at once
 
   -n, --nodes N      number of nodes, 1 to 31 (2)
@@ -37,17 +40,23 @@ mosixd of their own. node1 has this machine's files and your directory; the othe
       --uid N        the same with uid N; exec: run CMD as uid N
       --cwd DIR      exec: CMD's directory (node1: yours, other nodes: /)
       --keep-logs DIR  write each node's log to DIR/NODE.log and leave it there
-      --json         status as JSON
+      --json         status, storm: as JSON
       --all          down: every lab
+      --seed S       storm: of the random choices (one of its own, which is printed); each further run has one more
+      --interval MS  storm: between two moves, on average (50)
+      --runs N       storm: how many (1)
+      --limit S      storm: seconds after which a run has failed (600)
+      --files DIR    storm: what CMD finds in its folder, which is new for each run
+      --keep DIR     storm: where what differed is kept (./storm-SEED), with the moves and the nodes' logs
   -h, --help, -V, --version
 
-CMD's exit status is passed on, 128+n if signal n ended it; 125: mosixlab itself failed, 126: CMD cannot be
+storm exits with 0 if every run was as natively, 1 if one was not. CMD's exit status is passed on, 128+n if signal n ended it; 125: mosixlab itself failed, 126: CMD cannot be
 run, 127: CMD was not found. See mosixlab(1).
 )";
 
 namespace {
 
-enum Long { kName = 256, kRate, kDelay, kCpus, kUser, kUid, kCwd, kKeepLogs, kJson, kAll };
+enum Long { kName = 256, kRate, kDelay, kCpus, kUser, kUid, kCwd, kKeepLogs, kJson, kAll, kSeed, kInterval, kRuns, kLimit, kFiles, kKeep };
 
 constexpr option kLongOptions[] = {{"nodes", required_argument, nullptr, 'n'},
                                    {"name", required_argument, nullptr, kName},
@@ -60,6 +69,12 @@ constexpr option kLongOptions[] = {{"nodes", required_argument, nullptr, 'n'},
                                    {"keep-logs", required_argument, nullptr, kKeepLogs},
                                    {"json", no_argument, nullptr, kJson},
                                    {"all", no_argument, nullptr, kAll},
+                                   {"seed", required_argument, nullptr, kSeed},
+                                   {"interval", required_argument, nullptr, kInterval},
+                                   {"runs", required_argument, nullptr, kRuns},
+                                   {"limit", required_argument, nullptr, kLimit},
+                                   {"files", required_argument, nullptr, kFiles},
+                                   {"keep", required_argument, nullptr, kKeep},
                                    {"help", no_argument, nullptr, 'h'},
                                    {"version", no_argument, nullptr, 'V'},
                                    {nullptr, 0, nullptr, 0}};
@@ -82,6 +97,40 @@ void use_uid(LabSpec& spec, uid_t uid) {
   spec.uid = uid;
   const passwd* entry = getpwuid(uid);
   spec.gid = entry == nullptr ? static_cast<gid_t>(uid) : entry->pw_gid;
+}
+
+Status take_storm_option(StormOptions& storm, int letter, const std::string& value) {
+  constexpr double kMostSeconds = 1e6;
+  switch (letter) {
+    case kSeed: {
+      // Exactly representable: it is printed and given again.
+      TRY(double seed, parse_number("--seed", value, 0, 9e15));
+      storm.seed = static_cast<uint64_t>(seed);
+      return {};
+    }
+    case kInterval: {
+      TRY(double interval, parse_number("--interval", value, 1, kMostSeconds));
+      storm.interval_ms = static_cast<int>(interval);
+      return {};
+    }
+    case kRuns: {
+      TRY(double runs, parse_number("--runs", value, 1, kMostSeconds));
+      storm.runs = static_cast<int>(runs);
+      return {};
+    }
+    case kLimit: {
+      TRY(double limit, parse_number("--limit", value, 1, kMostSeconds));
+      storm.limit_s = static_cast<int>(limit);
+      return {};
+    }
+    case kFiles:
+      storm.files = std::filesystem::absolute(value);
+      if (!std::filesystem::is_directory(storm.files)) return fail(0, "--files " + value + ": not a folder");
+      return {};
+    default:
+      storm.keep = std::filesystem::absolute(value);
+      return {};
+  }
 }
 
 /// One option into `options`. Which verbs take it is not checked for each: an option that does not concern
@@ -129,6 +178,15 @@ Status take_option(Options& options, int letter) {
     case kAll:
       options.all = true;
       return {};
+    case kSeed:
+      options.seed_given = true;
+      [[fallthrough]];
+    case kInterval:
+    case kRuns:
+    case kLimit:
+    case kFiles:
+    case kKeep:
+      return take_storm_option(options.storm, letter, value);
     default:
       return fail(0, "see mosixlab --help");
   }
@@ -138,6 +196,8 @@ const std::map<std::string, std::pair<Verb, std::vector<int>>>& verbs() {
   static const std::vector<int> kMaking = {'n', kName, kRate, kDelay, kCpus, kUser, kUid, kKeepLogs};
   static const std::map<std::string, std::pair<Verb, std::vector<int>>> kVerbs = {
       {"run", {Verb::kRun, kMaking}},
+      {"storm", {Verb::kStorm, {'n', kRate, kDelay, kCpus, kUser, kUid, kKeepLogs, kJson, kSeed, kInterval, kRuns, kLimit, kFiles, kKeep}}},
+      {"storm-inside", {Verb::kStormInside, {'n', kJson, kSeed, kInterval, kRuns, kLimit, kFiles, kKeep}}},
       {"up", {Verb::kUp, kMaking}},
       {"exec", {Verb::kExec, {kName, kCwd, kUid}}},
       {"status", {Verb::kStatus, {kName, kJson}}},
@@ -157,7 +217,8 @@ Status take_words(Options& options, int argc, char** argv) {
     if (optind == argc) return fail(0, "which node? As in `mosixlab exec node1 -- date`");
     options.node = argv[optind++];
   }
-  bool takes_command = options.verb == Verb::kRun || options.verb == Verb::kExec;
+  bool storm = options.verb == Verb::kStorm || options.verb == Verb::kStormInside;
+  bool takes_command = options.verb == Verb::kRun || options.verb == Verb::kExec || storm;
   if (takes_command && optind < argc && std::string(argv[optind]) == "--") optind++;
   options.command.assign(argv + optind, argv + argc);
   if (takes_command && options.command.empty()) return fail(0, "no command given");
@@ -179,6 +240,7 @@ Result<Options> parse_options(int argc, char** argv) {
   if (verb == verbs().end())
     return fail(0, (word.empty() ? "what to do?" : "unknown command " + word) + " See mosixlab --help");
   options.verb = verb->second.first;
+  if (options.verb == Verb::kStorm) options.spec.node_count = kStormNodes;
   optind = 2;
   // "+": options end at the first other word, which begins the command.
   for (int letter; (letter = getopt_long(argc, argv, "+n:hV", kLongOptions, nullptr)) != -1;) {

@@ -6,10 +6,11 @@
 
 #include "libmosix/common/result.h"
 #include "tools/lab/lab_spec.h"
+#include "tools/lab/storm.h"
 
 namespace mosix::lab {
 
-enum class Verb { kHelp, kVersion, kRun, kUp, kExec, kStatus, kDown, kCut, kMend, kKill };
+enum class Verb { kHelp, kVersion, kRun, kUp, kExec, kStatus, kDown, kCut, kMend, kKill, kStorm, kStormInside };
 
 struct Options {
   Verb verb = Verb::kHelp;
@@ -20,6 +21,8 @@ struct Options {
   long uid = -1;     ///< exec --uid, -1: the lab's
   bool json = false, all = false;
   std::vector<std::string> command;
+  StormOptions storm;      ///< storm; its command is above
+  bool seed_given = false;
 };
 
 /// An error is one line for the user.
