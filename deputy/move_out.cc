@@ -305,15 +305,19 @@ class MoveOn {
   Status reserve() {
     TRY(ProcStat stat, read_proc_stat(record_.pid));
     TRY(ProcessMemory memory, ProcessMemory::open(record_.pid));
-    TRY(bool ring_places, has_ring_places(memory, was_.window));
+    Result<bool> ring_places = has_ring_places(memory, was_.window);
+    // Without the agent in it, it is somebody else by now.
+    if (!ring_places && record_.place().epoch != was_.epoch)
+      return fail(ECANCELED, "process " + std::to_string(record_.pid) + " has come home meanwhile");
+    if (!ring_places) return fail(std::move(ring_places.error()));
     Reserve order{record_.pid,
                   here_.epoch,
                   stat.rss_pages * kPageBytes,
                   was_.window,
                   clock_now(CLOCK_MONOTONIC),
                   clock_now(CLOCK_BOOTTIME),
-                  ring_places ? kRingFill : 0,
-                  ring_places ? kRingEnd - kRingFill : 0};
+                  *ring_places ? kRingFill : 0,
+                  *ring_places ? kRingEnd - kRingFill : 0};
     TRY_VOID(to_->send(ControlType::kReserve, order));
     reserved_at_new_ = true;
     TRY(reserved_, expect<Reserved>(new_box_.box(), ControlType::kReserved, kStageTimeoutMs));

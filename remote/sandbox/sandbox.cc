@@ -10,7 +10,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <string>
+#include <thread>
 
 #include "libmosix/common/paths.h"
 #include "remote/sandbox/init_protocol.h"
@@ -201,8 +203,15 @@ Result<Sandbox::Answer> Sandbox::command(uint32_t kind, int value, const char* w
 }
 
 Result<SpawnedStub> Sandbox::spawn(int inner_pid) {
+  // A guest that has gone on from here may come back while the end of what it left behind is still being waited for.
+  constexpr int kTries = 100;
   std::lock_guard one_clone(clone_mutex_);
-  TRY(Answer answer, command(kInitSpawn, inner_pid, "fork a guest with pid"));
+  Result<Answer> got = command(kInitSpawn, inner_pid, "fork a guest with pid");
+  for (int tries = 1; !got && got.error().code == EEXIST && tries < kTries; ++tries) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    got = command(kInitSpawn, inner_pid, "fork a guest with pid");
+  }
+  TRY(Answer answer, std::move(got));
   if (!answer.fd || answer.pid <= 0) return fail(EBADMSG, "mosix-init sent no process");
   return SpawnedStub{inner_pid, answer.pid, std::move(answer.fd)};
 }
