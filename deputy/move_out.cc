@@ -102,9 +102,11 @@ class MoveOut {
 
   /// Whatever takes its time happens before the process stands still.
   Status reserve() {
+    Result<std::vector<MapEntry>> read = read_maps(record_.pid);
+    if (read) TRY_VOID(check_no_deputy(*read));
     if (std::string reason = why_process_stays(record_.pid, hands_.held()); !reason.empty())
       return fail(0, reason);
-    TRY(std::vector<MapEntry> maps, read_maps(record_.pid));
+    TRY(std::vector<MapEntry> maps, std::move(read));
     if (std::string reason = why_mappings_stay(maps); !reason.empty()) return fail(0, reason);
     uint64_t random = 0;
     fill_random(&random, sizeof random);
@@ -131,8 +133,9 @@ class MoveOut {
   Status freeze() {
     freeze_ = Stopwatch();
     if (!hands_.held()) TRY_VOID(hands_.stop());
-    if (std::string reason = why_threads_stay(hands_.threads()); !reason.empty()) return fail(0, reason);
     TRY(maps_, read_maps(record_.pid));
+    TRY_VOID(check_no_deputy(maps_));
+    if (std::string reason = why_threads_stay(hands_.threads()); !reason.empty()) return fail(0, reason);
     if (std::string reason = why_mappings_stay(maps_); !reason.empty()) return fail(0, reason);
     if (!window_is_free(maps_, window()) || (ring_places_ && !ring_places_are_free(maps_)))
       return fail(EAGAIN, "the address space has changed meanwhile; try again");
@@ -143,6 +146,14 @@ class MoveOut {
   }
 
   uint64_t window() const { return capture_->state.window_base; }
+
+  /// A child that a guest has just forked is known to whoever its parent tells before its node has told us: it is no
+  /// process of home's. When it is asked for again, its place is known.
+  Status check_no_deputy(const std::vector<MapEntry>& maps) const {
+    TRY(ProcessMemory memory, ProcessMemory::open(record_.pid));
+    if (!has_agent(maps, memory)) return {};
+    return fail(EAGAIN, "it has just been born away; try again");
+  }
 
   Status capture() {
     for (Tracee& tracee : hands_.threads().threads) TRY_VOID(leave_vdso(tracee, vdso_code(maps_)));
@@ -242,7 +253,7 @@ class MoveOut {
         return lost(std::move(error));
       }
     }
-    record_.set_place({});
+    if (reached_ == Reached::kDeputies) record_.set_place({});
     if (reached_ >= Reached::kReserved)
       (void)node_->send(ControlType::kForget, ProcessRef{record_.pid, epoch()});
     if (error.code == ENOTRECOVERABLE) error.code = ECANCELED;

@@ -93,6 +93,20 @@ bool ring_places_are_free(const std::vector<MapEntry>& maps) {
   });
 }
 
+bool has_agent(const std::vector<MapEntry>& maps, const ProcessMemory& memory) {
+  for (const MapEntry& code : maps) {
+    if (code.start % kWindowBytes != 0) continue;
+    for (const MapEntry& entry : maps) {
+      uint64_t first = slot_address(code.start, 0);
+      if (entry.start < first || entry.start > slot_address(code.start, kSlotCount - 1) || (entry.start - first) % kSlotBytes != 0)
+        continue;
+      Result<AgentSlot> slot = memory.read_value<AgentSlot>(entry.start);
+      if (slot && slot->window == code.start) return true;
+    }
+  }
+  return false;
+}
+
 Result<bool> has_ring_places(const ProcessMemory& memory, uint64_t window) {
   TRY(WindowNote note, memory.read_value<WindowNote>(window + kWindowNoteOffset));
   return note.has_ring_places != 0;

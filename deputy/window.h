@@ -25,6 +25,8 @@ bool window_is_free(const std::vector<MapEntry>& maps, uint64_t window);
 bool rings_need_places();
 /// Whether a process with these mappings has room for them.
 bool ring_places_are_free(const std::vector<MapEntry>& maps);
+/// Whether a process is a deputy, wherever its window is.
+bool has_agent(const std::vector<MapEntry>& maps, const ProcessMemory& memory);
 /// Whether install_agent has reserved them in this process.
 Result<bool> has_ring_places(const ProcessMemory& memory, uint64_t window);
 

@@ -550,6 +550,36 @@ void closing_everything() {
            0);
 }
 
+/// Its parent knows a child, and may have it moved, before anybody else has heard of it. Every other one is stopped by
+/// then.
+void moved_as_soon_as_born() {
+  for (int i = 0; i < 40; ++i) {
+    int line[2];
+    CHECK_EQ(pipe(line), 0);
+    const pid_t child = forked();
+    if (child == 0) {
+      char byte;
+      _exit(read(line[0], &byte, 1) == 1 ? byte : 99);
+    }
+    if (i % 2 == 0) CHECK_EQ(kill(child, SIGSTOP), 0);
+    move_point_of(child);
+    if (i % 5 == 0) move_point();
+    const char byte = static_cast<char>(i);
+    CHECK_EQ(write(line[1], &byte, 1), 1);
+    if (i % 2 == 0) {
+      int status = 0;
+      CHECK_EQ(waitpid(child, &status, WUNTRACED), child);
+      CHECK(WIFSTOPPED(status));
+      CHECK_EQ(kill(child, SIGCONT), 0);
+    }
+    const int status = wait_for(child);
+    CHECK(WIFEXITED(status));
+    CHECK_EQ(WEXITSTATUS(status), i);
+    close(line[0]);
+    close(line[1]);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -576,5 +606,6 @@ int main(int argc, char** argv) {
                      {"what-a-child-inherits", what_a_child_inherits},
                      {"limits", limits},
                      {"identity", identity},
+                     {"moved-as-soon-as-born", moved_as_soon_as_born},
                      {"closing-everything", closing_everything}});
 }
