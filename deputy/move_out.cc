@@ -150,8 +150,8 @@ class MoveOut {
   /// A child that a guest has just forked is known to whoever its parent tells before its node has told us: it is no
   /// process of home's. When it is asked for again, its place is known.
   Status check_no_deputy(const std::vector<MapEntry>& maps) const {
-    TRY(ProcessMemory memory, ProcessMemory::open(record_.pid));
-    if (!has_agent(maps, memory)) return {};
+    Result<ProcessMemory> memory = ProcessMemory::open(record_.pid);
+    if (!memory || !has_agent(maps, *memory)) return {};
     return fail(EAGAIN, "it has just been born away; try again");
   }
 

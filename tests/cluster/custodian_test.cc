@@ -261,6 +261,19 @@ TEST_CASE("deputies carry out calls") {
       CHECK(reply.result == forked);
     }
   }
+  SUBCASE("a child that is to be moved before its birth is told") {
+    auto forked = static_cast<int>(node.fork_untold(pid, pid, 1));
+    REQUIRE(forked > 0);
+    int64_t asked = order_move(mosixd, forked, "node2");  // where it is, which nobody here knows yet
+    CHECK_FALSE(mosixd.wait_reply(asked).at("ok").get<bool>());
+    node.tell_birth(pid, forked, 1);
+    while (mosixd.wait_event("process", forked).at("where") != "node2") continue;
+    CHECK(node.call(forked, forked, SYS_getppid, {}).result == pid);
+    move_home(mosixd, node, forked);
+    kill(forked, SIGKILL);
+    mosixd.wait_event("gone", forked);
+    CHECK(node.call(pid, pid, SYS_wait4, {static_cast<uint64_t>(forked), 0, 0, 0}, 0b10, "", 4).result == forked);
+  }
   SUBCASE("exec at home") {
     node.send(ControlType::kExecAsk, ExecAsk{pid, pid, -100, 0, "/nonexistent"});
     CHECK(node.expect_as<ExecAnswer>(ControlType::kSeized).allowed == 1);

@@ -282,7 +282,7 @@ void FakeSupervisor::acknowledge_signals(int pid, int tid, uint32_t number) {
   thread(pid, tid).signals_acked = number;
 }
 
-int64_t FakeSupervisor::fork(int pid, int tid, int slot) {
+int64_t FakeSupervisor::fork_untold(int pid, int tid, int slot) {
   FakeGuest child;
   CloneBody order{};
   order.flags = SIGCHLD;
@@ -306,7 +306,6 @@ int64_t FakeSupervisor::fork(int pid, int tid, int slot) {
   child.state.threads = {only};
   guests_[child_pid] = std::move(child);
   accept_channels(guests_.at(child_pid), 1);
-  send(ControlType::kChildBorn, ChildBorn{pid, child_pid, slot});
   return child_pid;
 }
 

@@ -84,7 +84,14 @@ class FakeSupervisor {
   uint32_t start_call(int pid, int tid, uint32_t number, std::vector<uint64_t> args, uint32_t relocs = 0,
                       const std::string& in = "", uint32_t out_bytes = 0);
   FakeReply wait_reply(int pid, int tid);
-  int64_t fork(int pid, int tid, int slot);
+  /// The child's pid; home is told of it (kChildBorn) by tell_birth().
+  int64_t fork_untold(int pid, int tid, int slot);
+  void tell_birth(int pid, int child, int slot) { send(ControlType::kChildBorn, ChildBorn{pid, child, slot}); }
+  int64_t fork(int pid, int tid, int slot) {
+    int64_t child = fork_untold(pid, tid, slot);
+    if (child > 0) tell_birth(pid, static_cast<int>(child), slot);
+    return child;
+  }
   void exit(int pid, int tid, int status, bool whole_group);
   /// A SIGNAL frame that comes unasked.
   Siginfo wait_signal(int pid, int tid);
