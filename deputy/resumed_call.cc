@@ -1,9 +1,11 @@
 #include "deputy/resumed_call.h"
 
 #include <limits.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <time.h>
 
 #include <algorithm>
 #include <cstring>
@@ -138,6 +140,82 @@ Result<ResumedCall> rest_of_write(const user_regs_struct& registers, uint64_t do
   }
 }
 
+namespace {
+
+/// The end of code_for's code, with the result in rax: the registers that were ours, flags, and on to `next`.
+void add_return(Code& code, const user_regs_struct& original, uint64_t next) {
+  code.add({0x48, 0x89, 0xc1});  // mov %rax,%rcx
+  code.add({0x44, 0x89, 0xd8});  // mov %r11d,%eax: the flags as they were
+  code.add({0x88, 0xc4});        // mov %al,%ah
+  code.add({0x9e});              // sahf
+  code.add({0x48, 0x89, 0xc8});  // mov %rcx,%rax
+  code.add({0x48, 0xbf});        // movabs rdi
+  code.add64(original.rdi);
+  code.add({0x48, 0xbe});  // movabs rsi
+  code.add64(original.rsi);
+  code.add({0x48, 0xba});  // movabs rdx
+  code.add64(original.rdx);
+  code.add({0x49, 0xba});  // movabs r10
+  code.add64(original.r10);
+  code.add({0x49, 0xb8});  // movabs r8
+  code.add64(original.r8);
+  code.add({0x48, 0xb9});  // movabs rcx
+  code.add64(next);
+  code.add({0xff, 0xe1});  // jmp *%rcx
+}
+
+}  // namespace
+
+ResumedCall rest_of_read(const user_regs_struct& registers, int64_t left_ns, int64_t out_of_time, uint64_t at) {
+  constexpr int64_t kNsPerSecond = 1'000'000'000, kRestartNoHand = -514;
+  constexpr uint64_t kRedZone = 128;
+  constexpr uint8_t kResultBytes = 7;
+  Code code, answer, again;
+  add_return(answer, registers, registers.rip);
+  again.add({0xb8});  // mov $number,%eax
+  again.add32(registers.orig_rax);
+  add_return(again, registers, registers.rip - kSyscallInstructionBytes);
+  code.add({0x0f, 0x05});        // syscall
+  code.add({0x48, 0x85, 0xc0});  // test %rax,%rax
+  code.add({0x0f, 0x8f});        // jg to the program's own call: there is something to read
+  code.add32(4 + kResultBytes + answer.size());
+  code.add({0x74, 0x02});  // je over the next one: out of time
+  // Interrupted: with EINTR in rax where that is the call's answer; else the call is made again, and is the kernel's.
+  code.add({0xeb, static_cast<uint8_t>(kResultBytes + (out_of_time < 0 ? 0 : answer.size()))});
+  code.add({0x48, 0xc7, 0xc0});  // mov $result,%rax
+  code.add32(static_cast<uint64_t>(out_of_time));
+  ResumedCall rest{code.take(), registers};
+  for (Code* part : {&answer, &again}) {
+    std::vector<uint8_t> bytes = part->take();
+    rest.bytes.insert(rest.bytes.end(), bytes.begin(), bytes.end());
+  }
+  // The kernel writes to both, and the mapping is not writable.
+  struct {
+    pollfd entry;
+    timespec left;
+  } data{};
+  left_ns = std::max<int64_t>(left_ns, 0);
+  data.entry = {static_cast<int>(registers.rdi), POLLIN, 0};
+  data.left = {left_ns / kNsPerSecond, left_ns % kNsPerSecond};
+  rest.data_at = (registers.rsp - kRedZone - sizeof data) & ~uint64_t{15};
+  auto* first = reinterpret_cast<const uint8_t*>(&data);
+  rest.data.assign(first, first + sizeof data);
+  rest.registers.rdi = rest.data_at;
+  rest.registers.rsi = 1;
+  rest.registers.rdx = rest.data_at + sizeof data.entry;
+  rest.registers.r10 = 0;
+  rest.registers.r8 = 0;
+  rest.registers.orig_rax = SYS_ppoll;
+  rest.registers.rax = static_cast<uint64_t>(kRestartNoHand);
+  rest.registers.rip = at + kSyscallInstructionBytes;
+  return rest;
+}
+
+bool may_have_hidden_limit(uint64_t number) {
+  return number == SYS_read || number == SYS_readv || number == SYS_recvfrom || number == SYS_recvmsg ||
+         number == SYS_accept || number == SYS_accept4;
+}
+
 bool waits_with_own_limit(uint64_t number) {
   return number == SYS_poll || number == SYS_epoll_wait || number == SYS_epoll_pwait || number == SYS_epoll_pwait2 ||
          number == SYS_rt_sigtimedwait || number == SYS_semtimedop;
@@ -177,7 +255,14 @@ bool same_call(const user_regs_struct& a, const user_regs_struct& b) {
 
 const CallAtHome* own_call_of(const std::vector<CallAtHome>& calls, user_regs_struct& registers) {
   for (const CallAtHome& call : calls) {
-    if (!call.contains(registers) || registers.orig_rax != call.original.orig_rax) continue;
+    if (!call.contains(registers) || registers.orig_rax != call.number) continue;
+    if (call.number != call.original.orig_rax) {
+      constexpr int64_t kRestartSys = -512;
+      registers.orig_rax = call.original.orig_rax;
+      registers.rax = static_cast<uint64_t>(kRestartSys);
+      registers.rdi = call.original.rdi;
+      registers.r8 = call.original.r8;
+    }
     registers.rip = call.original.rip;
     registers.rsi = call.original.rsi;
     registers.rdx = call.original.rdx;

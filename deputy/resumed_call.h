@@ -17,6 +17,8 @@ namespace mosix {
 struct ResumedCall {
   std::vector<uint8_t> bytes;  ///< code and what the call needs of its own; to be mapped readable and executable
   user_regs_struct registers;  ///< for the thread, once they are mapped at `at`
+  uint64_t data_at = 0;        ///< on the thread's stack, below what it may use: what the kernel writes to
+  std::vector<uint8_t> data;
 };
 
 /// One that a process makes, or has made, since it came home: if it leaves again before the call has ended, the call
@@ -26,6 +28,7 @@ struct CallAtHome {
   user_regs_struct original{};
   uint64_t done = 0;
   int64_t deadline_ns = 0;
+  uint64_t number = 0;  ///< of what is made in the program's place
 
   bool contains(const user_regs_struct& registers) const;
 };
@@ -51,6 +54,11 @@ Result<ResumedCall> rest_of_write(const user_regs_struct& registers, uint64_t do
 /// what is left of it. Its result is its own.
 ResumedCall rest_of_wait(const user_regs_struct& registers, int64_t left_ns, uint64_t at);
 bool waits_with_own_limit(uint64_t number);
+/// For one whose limit no argument names (a read from a socket with SO_RCVTIMEO, from a terminal with VTIME): waits by
+/// ppoll for what is left of it, then has the program make its call. `out_of_time`: the call's result if nothing
+/// comes; if that is an error, an interruption is one too (EINTR).
+ResumedCall rest_of_read(const user_regs_struct& registers, int64_t left_ns, int64_t out_of_time, uint64_t at);
+bool may_have_hidden_limit(uint64_t number);
 /// Where select and its like have their limit, and the kernel itself writes what is left when they are interrupted;
 /// 0 for all others. `*timeval`: it is a struct timeval, and not a timespec.
 uint64_t limit_address(const user_regs_struct& registers, bool* timeval);

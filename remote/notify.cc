@@ -209,6 +209,7 @@ void Supervisor::forward_call(GuestThread& thread, PendingCall& call, const Sysc
       if (finish_call(thread, call, *plan, reply)) return;
     }
   }
+  if (may_have_hidden_limit(call.number())) return forward_read(thread, call, *plan);
   call.note_last_exchange();
   while (!finish_call(thread, call, *plan, exchange(thread, *plan))) {
   }

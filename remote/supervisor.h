@@ -159,6 +159,14 @@ class Supervisor {
   static bool has_time_limit(uint64_t number);
   int64_t home_clock_ns();
   void forward_timed(GuestThread& thread, PendingCall& call, const SyscallRow& row);
+  static bool may_have_hidden_limit(uint64_t number);
+  struct HiddenLimit {
+    int64_t ns = 0;      ///< 0: none
+    int64_t result = 0;  ///< of the call when it has run out
+  };
+  HiddenLimit hidden_limit(GuestThread& thread, const PendingCall& call);
+  void forward_read(GuestThread& thread, PendingCall& call, const CallPlan& plan);
+  bool wait_for_rest(GuestThread& thread, PendingCall& call, int64_t deadline);
   /// The call with the time that is left of its limit.
   Result<CallPlan> plan_timed(GuestThread& thread, PendingCall& call, const SyscallRow& row);
   /// A wait for descriptors, or for signals alone, that was met by a move on its way to home: the program waits already,
