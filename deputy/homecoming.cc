@@ -4,6 +4,8 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
+#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -264,14 +266,10 @@ class Homecoming {
   }
 
   Status go_on_waiting(user_regs_struct& registers, const ThreadState& thread) {
+    if (may_have_hidden_limit(registers.orig_rax)) return go_on_reading(registers, thread);
     int64_t left = left_until(thread.deadline_ns);
     if (waits_with_own_limit(registers.orig_rax))
       return go_on(registers, thread, [&](uint64_t at) -> Result<ResumedCall> { return rest_of_wait(registers, left, at); });
-    if (may_have_hidden_limit(registers.orig_rax)) {
-      int64_t out_of_time = is_socket(static_cast<int>(registers.rdi)) ? -EAGAIN : 0;
-      return go_on(registers, thread,
-                   [&](uint64_t at) -> Result<ResumedCall> { return rest_of_read(registers, left, out_of_time, at); });
-    }
     bool timeval = false;
     uint64_t address = limit_address(registers, &timeval);
     int64_t pair[2] = {left / kSecond, left % kSecond / (timeval ? 1000 : 1)};
@@ -293,11 +291,25 @@ class Homecoming {
     (void)write_memory(record_.pid, address, pair, sizeof pair);
   }
 
-  bool is_socket(int fd) const {
+  /// What travelled is when it began.
+  Status go_on_reading(user_regs_struct& registers, const ThreadState& thread) {
+    auto fd = static_cast<int>(registers.rdi);
     UniqueFd copy(static_cast<int>(syscall(SYS_pidfd_getfd, record_.pidfd.get(), fd, 0)));
-    int type = 0;
-    socklen_t bytes = sizeof type;
-    return copy && getsockopt(copy.get(), SOL_SOCKET, SO_TYPE, &type, &bytes) == 0;
+    timeval time{};
+    socklen_t bytes = sizeof time;
+    struct termios settings {};
+    int64_t limit = 0, out_of_time = 0;
+    if (copy && getsockopt(copy.get(), SOL_SOCKET, SO_RCVTIMEO, &time, &bytes) == 0) {
+      limit = time.tv_sec * kSecond + time.tv_usec * 1000;
+      out_of_time = -EAGAIN;
+    } else if (copy && tcgetattr(copy.get(), &settings) == 0 && (settings.c_lflag & ICANON) == 0 && settings.c_cc[VMIN] == 0) {
+      constexpr int64_t kTenth = kSecond / 10;
+      limit = settings.c_cc[VTIME] * kTenth;
+    }
+    if (limit == 0) return {};
+    int64_t left = left_until(thread.deadline_ns + limit);
+    return go_on(registers, thread,
+                 [&](uint64_t at) -> Result<ResumedCall> { return rest_of_read(registers, left, out_of_time, at); });
   }
 
   static int64_t left_until(int64_t deadline_ns) {

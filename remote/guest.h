@@ -101,7 +101,9 @@ struct GuestThread {
   std::vector<WaitingSignal> waiting;
   bool answered_restart = false;  ///< the last call that a worker answered was answered by a restart code
   bool interrupted = false;  ///< somebody has interrupted it by ptrace: restart codes may be answered
-  int64_t deadline_ns = 0;     ///< of a call with a time limit that is under way or made again, by home's clock
+  /// Of a call with a time limit that is under way or made again, by home's clock. Of one whose limit no argument
+  /// names: when it began (hidden_limits.cc).
+  int64_t deadline_ns = 0;
   uint64_t deadline_call = 0;  ///< its number
   uint64_t given_bytes = 0;  ///< by a write or send that was broken off, and goes on when it is made again
   std::atomic<uint64_t> home_ns{0};  ///< of the call that is traced: frames sent until replies received

@@ -164,9 +164,10 @@ class Supervisor {
     int64_t ns = 0;      ///< 0: none
     int64_t result = 0;  ///< of the call when it has run out
   };
-  HiddenLimit hidden_limit(GuestThread& thread, const PendingCall& call);
+  bool ask_for_call(GuestThread& thread, PendingCall& call, const CallPlan& plan, int64_t restart_code, CallReply* reply);
+  bool ask_hidden_limit(GuestThread& thread, PendingCall& call, HiddenLimit* limit);
   void forward_read(GuestThread& thread, PendingCall& call, const CallPlan& plan);
-  bool wait_for_rest(GuestThread& thread, PendingCall& call, int64_t deadline);
+  bool wait_for_rest(GuestThread& thread, PendingCall& call, int64_t begun_ns);
   /// The call with the time that is left of its limit.
   Result<CallPlan> plan_timed(GuestThread& thread, PendingCall& call, const SyscallRow& row);
   /// A wait for descriptors, or for signals alone, that was met by a move on its way to home: the program waits already,

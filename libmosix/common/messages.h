@@ -264,7 +264,8 @@ struct ThreadState {
   /// What the write or send in `registers`, which is made again, has given away already.
   uint64_t given_bytes = 0;
   /// When the poll, select or other wait in `registers`, which is made again, has to end: CLOCK_MONOTONIC at home.
-  /// 0: it has no limit, or begins anew. With sleep_call: the sleep's end.
+  /// 0: it has no limit, or begins anew. With sleep_call: the sleep's end. Of a read, whose limit no argument names: when
+  /// it began.
   int64_t deadline_ns = 0;
   /// The sleep in `registers`, which goes on by the restart block of home's kernel: its number, or restart_syscall's if
   /// nobody knows. 0: no sleep.
