@@ -2,7 +2,7 @@
 # The checks of checks.list, on the emulated node. `checks.sh all` runs them, those of one lab in one lab after the
 # other; `checks.sh lab WHOSE` is that lab's command; `checks.sh one COMMAND...` is one check, a function below.
 # Verdicts go to the second serial line and, to be counted, to /tmp/verdicts.
-readonly limit=120 # seconds for each check; with two other jobs on two processors the longest takes some 15, with six some 60
+readonly limit=400 # seconds for each check; by itself the longest takes some 60, with eight other jobs on two processors 150
 
 verdict() { # verdict passed|failed NAME REMARK...
   echo "vm: $*" >/dev/ttyS1
