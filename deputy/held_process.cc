@@ -121,51 +121,75 @@ Status HeldProcess::stop_deputies_somehow(const ProcessMemory& memory, uint64_t 
 }
 
 Status HeldProcess::let_deputies_begin() {
-  begun_ = 0;
-  trap_blocked_.clear();
+  beginning_.clear();
   for (Tracee& tracee : process_.threads) {
     TRY(uint64_t mask, tracee.signal_mask());
-    trap_blocked_.push_back((mask & kTrapBit) != 0);
-    if (trap_blocked_.back()) TRY_VOID(tracee.set_signal_mask(mask & ~kTrapBit));
+    bool blocked = (mask & kTrapBit) != 0;
+    if (blocked) TRY_VOID(tracee.set_signal_mask(mask & ~kTrapBit));
+    beginning_.push_back({&tracee, blocked});
     TRY_VOID(tracee.resume());
   }
   return {};
 }
 
+/// True when it has trapped. Signals go to the deputy's handlers. The whole process may be stopped by now; its thread
+/// goes on.
+Result<bool> HeldProcess::pass_stop(const Beginning& one, const StopInfo& stop, const ProcessMemory& memory, uint64_t window) {
+  Tracee& tracee = *one.tracee;
+  if (stop.gone()) return fail(ESRCH, "thread " + std::to_string(tracee.tid()) + " " + stop.text());
+  bool ours = stop.kind == StopKind::kSignal && stop.signal == SIGTRAP && stop.siginfo.si_code > 0;
+  if (!ours) {
+    TRY_VOID(tracee.resume(stop.kind == StopKind::kSignal ? stop.signal : 0));
+    return false;
+  }
+  if (one.trap_blocked) {
+    TRY(uint64_t mask, tracee.signal_mask());
+    TRY_VOID(tracee.set_signal_mask(mask | kTrapBit));
+  }
+  TRY(user_regs_struct registers, tracee.registers());
+  TRY(AgentSlot slot, memory.read_value<AgentSlot>(slot_of(window, registers.rsp)));
+  if (slot.state == static_cast<uint32_t>(AgentState::kWorking)) return true;
+  return fail(slot.error > 0 ? slot.error : EPIPE, "thread " + std::to_string(tracee.tid()) + " got no channel");
+}
+
 Result<bool> HeldProcess::deputies_have_begun(const ProcessMemory& memory, uint64_t window, int limit_ms) {
+  constexpr int kSliceMs = 2;
   auto deadline = Clock::now() + std::chrono::milliseconds(limit_ms);
-  while (begun_ < process_.threads.size()) {
-    Tracee& tracee = process_.threads[begun_];
-    auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
-    Result<StopInfo> stop = tracee.wait_stop(static_cast<int>(std::max<int64_t>(left.count(), 0)));
-    if (!stop && stop.error().code == ETIMEDOUT) return false;
+  while (!beginning_.empty()) {
+    // All of them: the node lets none begin before it has heard of each, and one may stand with a signal.
+    bool idle = true;
+    for (size_t i = 0; i < beginning_.size();) {
+      TRY(std::optional<StopInfo> stop, beginning_[i].tracee->poll_stop());
+      bool begun = false;
+      if (stop) {
+        idle = false;
+        TRY(begun, pass_stop(beginning_[i], *stop, memory, window));
+      }
+      if (begun)
+        beginning_.erase(beginning_.begin() + static_cast<ptrdiff_t>(i));
+      else
+        ++i;
+    }
+    if (!idle || beginning_.empty()) continue;
+    if (Clock::now() >= deadline) return false;
+    Result<StopInfo> stop = beginning_.front().tracee->wait_stop(kSliceMs);
+    if (!stop && stop.error().code == ETIMEDOUT) continue;
     if (!stop) return fail(std::move(stop.error()));
-    if (stop->gone()) return fail(ESRCH, "thread " + std::to_string(tracee.tid()) + " " + stop->text());
-    bool ours = stop->kind == StopKind::kSignal && stop->signal == SIGTRAP && stop->siginfo.si_code > 0;
-    if (!ours) {
-      // Signals go to the deputy's handlers. The whole process may be stopped by now; this thread goes on.
-      TRY_VOID(tracee.resume(stop->kind == StopKind::kSignal ? stop->signal : 0));
-      continue;
-    }
-    if (trap_blocked_[begun_++]) {
-      TRY(uint64_t mask, tracee.signal_mask());
-      TRY_VOID(tracee.set_signal_mask(mask | kTrapBit));
-    }
-    TRY(user_regs_struct registers, tracee.registers());
-    TRY(AgentSlot slot, memory.read_value<AgentSlot>(slot_of(window, registers.rsp)));
-    if (slot.state != static_cast<uint32_t>(AgentState::kWorking))
-      return fail(slot.error > 0 ? slot.error : EPIPE, "thread " + std::to_string(tracee.tid()) + " got no channel");
+    TRY(bool begun, pass_stop(beginning_.front(), *stop, memory, window));
+    if (begun) beginning_.erase(beginning_.begin());
   }
   return true;
 }
 
-void HeldProcess::stop_beginning() {
+void HeldProcess::give_up_beginning() {
+  beginning_.clear();
   for (Tracee& tracee : process_.threads) {
-    if (!tracee.attached() || tracee.stopped() || !tracee.interrupt()) continue;
-    [[maybe_unused]] Result<StopInfo> stop = tracee.wait_stop(kStopLimitMs);
-    while (stop && stop->kind == StopKind::kSignal && stop->signal != SIGTRAP && tracee.interrupt() && tracee.resume(stop->signal))
-      stop = tracee.wait_stop(kStopLimitMs);
+    // What it stands with, a signal perhaps, goes its way when it is let go.
+    if (tracee.attached() && !tracee.stopped() && tracee.interrupt()) (void)tracee.wait_stop(kStopLimitMs);
+    bool signal = tracee.stopped() && tracee.last_stop().kind == StopKind::kSignal && tracee.last_stop().signal != SIGTRAP;
+    if (signal) (void)tracee.detach(tracee.last_stop().signal);
   }
+  let_all_go();
 }
 
 }  // namespace mosix

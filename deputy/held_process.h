@@ -29,8 +29,8 @@ class HeldProcess {
   /// True when the guest may begin as far as each of them is concerned, and they stand; false if that is not so after
   /// `limit_ms`. An error if one of them has no channel or has ended.
   Result<bool> deputies_have_begun(const ProcessMemory& memory, uint64_t window, int limit_ms);
-  /// Stops those that have not begun where they are.
-  void stop_beginning();
+  /// Lets go of all of them, wherever they are by then; the right to trace stays.
+  void give_up_beginning();
   /// Takes the right to trace alone, then a thread that is traced and stands already.
   Status lock();
   void adopt(Tracee tracee);
@@ -42,6 +42,11 @@ class HeldProcess {
   Tracee& worker() { return process_.threads.front(); }
 
  private:
+  struct Beginning {
+    Tracee* tracee;
+    bool trap_blocked;  ///< by the thread: SIGTRAP, by which it tells
+  };
+  static Result<bool> pass_stop(const Beginning& one, const StopInfo& stop, const ProcessMemory& memory, uint64_t window);
   using Settled = std::function<bool(const AgentSlot& slot, uint64_t rip_offset)>;
   void let_all_go();
   Status stop_where(const ProcessMemory& memory, uint64_t window, int limit_ms, const Settled& settled);
@@ -49,8 +54,7 @@ class HeldProcess {
   ProcessRecord& record_;
   std::unique_lock<TracerRight> lock_;
   StoppedProcess process_;
-  size_t begun_ = 0;  ///< so many of the threads have
-  std::vector<bool> trap_blocked_;  ///< by the thread: SIGTRAP, by which it tells
+  std::vector<Beginning> beginning_;
 };
 
 /// Lets go of a thread that an interrupt of ours has stopped, as if it had not: calls that say EINTR outright

@@ -237,8 +237,8 @@ class MoveOut {
 
   Error roll_back(Error error) {
     log_debug("move of process " + std::to_string(record_.pid) + ": " + error.message());
-    hands_.stop_beginning();
     if (reached_ == Reached::kDeputies) {
+      if (hands_.held()) hands_.give_up_beginning();
       // The guest was quick: it has executed another program, at home, before we heard that it runs.
       if (!hands_.held() && record_.place().epoch != epoch()) return error;
       Result<uint64_t> calls = calls_accepted(record_.pid, window());
@@ -390,7 +390,7 @@ class MoveOn {
     if (reserved_at_new_) (void)to_->send(ControlType::kForget, here_);
     // An exec, which ends a guest at home wherever it is, has set the place itself.
     bool ours = record_.place().epoch == here_.epoch;
-    hands_.stop_beginning();
+    if (ours && hands_.held()) hands_.give_up_beginning();
     bool turned = !turned_.empty() && (hands_.held() || ours);
     Status back = turned ? turn_back() : Status();
     if (ours) record_.set_place(was_);
