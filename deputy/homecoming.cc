@@ -19,6 +19,7 @@
 #include "libmosix/common/limits.h"
 #include "libmosix/common/log.h"
 #include "libmosix/process/syscall_site.h"
+#include "libmosix/syscalls/hidden_limit.h"
 
 namespace mosix {
 namespace {
@@ -298,18 +299,17 @@ class Homecoming {
     timeval time{};
     socklen_t bytes = sizeof time;
     struct termios settings {};
-    int64_t limit = 0, out_of_time = 0;
+    HiddenLimit limit;
     if (copy && getsockopt(copy.get(), SOL_SOCKET, SO_RCVTIMEO, &time, &bytes) == 0) {
-      limit = time.tv_sec * kSecond + time.tv_usec * 1000;
-      out_of_time = -EAGAIN;
-    } else if (copy && tcgetattr(copy.get(), &settings) == 0 && (settings.c_lflag & ICANON) == 0 && settings.c_cc[VMIN] == 0) {
-      constexpr int64_t kTenth = kSecond / 10;
-      limit = settings.c_cc[VTIME] * kTenth;
+      limit = socket_limit(time);
+    } else if (copy && tcgetattr(copy.get(), &settings) == 0) {
+      limit = terminal_limit((settings.c_lflag & ICANON) != 0, settings.c_cc[VMIN], settings.c_cc[VTIME]);
     }
-    if (limit == 0) return {};
-    int64_t left = left_until(thread.deadline_ns + limit);
-    return go_on(registers, thread,
-                 [&](uint64_t at) -> Result<ResumedCall> { return rest_of_read(registers, left, out_of_time, at); });
+    if (limit.ns == 0) return {};
+    int64_t left = left_until(thread.deadline_ns + limit.ns);
+    return go_on(registers, thread, [&](uint64_t at) -> Result<ResumedCall> {
+      return rest_of_read(registers, left, limit.result, at);
+    });
   }
 
   static int64_t left_until(int64_t deadline_ns) {

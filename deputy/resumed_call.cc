@@ -36,6 +36,27 @@ class Code {
   std::vector<uint8_t> bytes_;
 };
 
+/// The result is in rcx: the registers that were ours, flags, and on to `next`.
+void add_return(Code& code, const user_regs_struct& original, uint64_t next) {
+  code.add({0x44, 0x89, 0xd8});  // mov %r11d,%eax: the flags as they were
+  code.add({0x88, 0xc4});        // mov %al,%ah
+  code.add({0x9e});              // sahf
+  code.add({0x48, 0x89, 0xc8});  // mov %rcx,%rax
+  code.add({0x48, 0xbf});        // movabs rdi
+  code.add64(original.rdi);
+  code.add({0x48, 0xbe});  // movabs rsi
+  code.add64(original.rsi);
+  code.add({0x48, 0xba});  // movabs rdx
+  code.add64(original.rdx);
+  code.add({0x49, 0xba});  // movabs r10
+  code.add64(original.r10);
+  code.add({0x49, 0xb8});  // movabs r8
+  code.add64(original.r8);
+  code.add({0x48, 0xb9});  // movabs rcx
+  code.add64(next);
+  code.add({0xff, 0xe1});  // jmp *%rcx
+}
+
 /// From the syscall instruction on. Natively the call changes rax, rcx and r11 alone; nothing is put on the stack,
 /// whose red zone may be in use.
 std::vector<uint8_t> code_for(const user_regs_struct& original, uint64_t done) {
@@ -51,19 +72,7 @@ std::vector<uint8_t> code_for(const user_regs_struct& original, uint64_t done) {
   } else {
     code.add({0x48, 0x89, 0xc1});  // mov %rax,%rcx
   }
-  code.add({0x44, 0x89, 0xd8});  // mov %r11d,%eax: the flags as they were
-  code.add({0x88, 0xc4});        // mov %al,%ah
-  code.add({0x9e});              // sahf
-  code.add({0x48, 0x89, 0xc8});  // mov %rcx,%rax
-  code.add({0x48, 0xbe});        // movabs rsi
-  code.add64(original.rsi);
-  code.add({0x48, 0xba});        // movabs rdx
-  code.add64(original.rdx);
-  code.add({0x49, 0xba});        // movabs r10
-  code.add64(original.r10);
-  code.add({0x48, 0xb9});        // movabs rcx
-  code.add64(original.rip);
-  code.add({0xff, 0xe1});        // jmp *%rcx
+  add_return(code, original, original.rip);
   return code.take();
 }
 
@@ -140,40 +149,17 @@ Result<ResumedCall> rest_of_write(const user_regs_struct& registers, uint64_t do
   }
 }
 
-namespace {
-
-/// The end of code_for's code, with the result in rax: the registers that were ours, flags, and on to `next`.
-void add_return(Code& code, const user_regs_struct& original, uint64_t next) {
-  code.add({0x48, 0x89, 0xc1});  // mov %rax,%rcx
-  code.add({0x44, 0x89, 0xd8});  // mov %r11d,%eax: the flags as they were
-  code.add({0x88, 0xc4});        // mov %al,%ah
-  code.add({0x9e});              // sahf
-  code.add({0x48, 0x89, 0xc8});  // mov %rcx,%rax
-  code.add({0x48, 0xbf});        // movabs rdi
-  code.add64(original.rdi);
-  code.add({0x48, 0xbe});  // movabs rsi
-  code.add64(original.rsi);
-  code.add({0x48, 0xba});  // movabs rdx
-  code.add64(original.rdx);
-  code.add({0x49, 0xba});  // movabs r10
-  code.add64(original.r10);
-  code.add({0x49, 0xb8});  // movabs r8
-  code.add64(original.r8);
-  code.add({0x48, 0xb9});  // movabs rcx
-  code.add64(next);
-  code.add({0xff, 0xe1});  // jmp *%rcx
-}
-
-}  // namespace
-
 ResumedCall rest_of_read(const user_regs_struct& registers, int64_t left_ns, int64_t out_of_time, uint64_t at) {
   constexpr int64_t kNsPerSecond = 1'000'000'000, kRestartNoHand = -514;
   constexpr uint64_t kRedZone = 128;
   constexpr uint8_t kResultBytes = 7;
+  const std::initializer_list<uint8_t> result_to_rcx = {0x48, 0x89, 0xc1};  // mov %rax,%rcx
   Code code, answer, again;
+  answer.add(result_to_rcx);
   add_return(answer, registers, registers.rip);
   again.add({0xb8});  // mov $number,%eax
   again.add32(registers.orig_rax);
+  again.add(result_to_rcx);
   add_return(again, registers, registers.rip - kSyscallInstructionBytes);
   code.add({0x0f, 0x05});        // syscall
   code.add({0x48, 0x85, 0xc0});  // test %rax,%rax
@@ -209,11 +195,6 @@ ResumedCall rest_of_read(const user_regs_struct& registers, int64_t left_ns, int
   rest.registers.rax = static_cast<uint64_t>(kRestartNoHand);
   rest.registers.rip = at + kSyscallInstructionBytes;
   return rest;
-}
-
-bool may_have_hidden_limit(uint64_t number) {
-  return number == SYS_read || number == SYS_readv || number == SYS_recvfrom || number == SYS_recvmsg ||
-         number == SYS_accept || number == SYS_accept4;
 }
 
 bool waits_with_own_limit(uint64_t number) {

@@ -58,7 +58,6 @@ bool waits_with_own_limit(uint64_t number);
 /// ppoll for what is left of it, then has the program make its call. `out_of_time`: the call's result if nothing
 /// comes; if that is an error, an interruption is one too (EINTR).
 ResumedCall rest_of_read(const user_regs_struct& registers, int64_t left_ns, int64_t out_of_time, uint64_t at);
-bool may_have_hidden_limit(uint64_t number);
 /// Where select and its like have their limit, and the kernel itself writes what is left when they are interrupted;
 /// 0 for all others. `*timeval`: it is a struct timeval, and not a timespec.
 uint64_t limit_address(const user_regs_struct& registers, bool* timeval);

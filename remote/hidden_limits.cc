@@ -1,5 +1,5 @@
-// Calls whose time limit no argument names: reading from a socket with SO_RCVTIMEO, or from a terminal that waits for
-// VTIME. Nothing is asked as long as such a call is made once. When a move breaks it off, the time when it began travels;
+// The supervisor's part in calls whose time limit no argument names. Nothing is asked as long as such a call is made
+// once. When a move breaks it off, the time when it began travels;
 // when it is made again home is asked whether there is a limit, what is left of it is waited for by ppoll, and then the
 // call is made or has run out of time.
 #include <asm/termbits.h>
@@ -10,13 +10,13 @@
 
 #include <algorithm>
 
+#include "libmosix/syscalls/hidden_limit.h"
 #include "remote/supervisor.h"
 
 namespace mosix {
 namespace {
 
-constexpr int64_t kNsPerSecond = 1'000'000'000, kNsPerUs = 1000, kNsPerTenth = 100'000'000;
-constexpr int64_t kLongestSeconds = 1'000'000'000;
+constexpr int64_t kNsPerSecond = 1'000'000'000;
 constexpr uint32_t kTcgets = 0x5401;
 
 template <class T>
@@ -27,11 +27,6 @@ bool take_out(const CallReply& reply, T* value) {
 }
 
 }  // namespace
-
-bool Supervisor::may_have_hidden_limit(uint64_t number) {
-  return number == SYS_read || number == SYS_readv || number == SYS_recvfrom || number == SYS_recvmsg ||
-         number == SYS_accept || number == SYS_accept4;
-}
 
 /// A question to home on behalf of a call that has begun. False: a signal or a move came first, and the call has been
 /// answered accordingly.
@@ -58,16 +53,16 @@ bool Supervisor::ask_hidden_limit(GuestThread& thread, PendingCall& call, Hidden
   CallReply reply;
   if (!ask_for_call(thread, call, option, kErestartsys, &reply)) return false;
   if (take_out(reply, &time)) {
-    bool limited = time.tv_sec >= 0 && time.tv_sec < kLongestSeconds && (time.tv_sec != 0 || time.tv_usec != 0);
-    *limit = {limited ? time.tv_sec * kNsPerSecond + time.tv_usec * kNsPerUs : 0, -EAGAIN};
+    *limit = socket_limit(time);
     return true;
   }
   if (call.number() != SYS_read && call.number() != SYS_readv) return true;
   struct termios settings {};
   CallPlan ask = buffer_plan(SYS_ioctl, {fd, kTcgets, 0, 0, 0, 0}, -1, nullptr, 0, 2, sizeof settings, OutRule::kFixed, 1);
   if (!ask_for_call(thread, call, ask, kErestartsys, &reply)) return false;
-  bool limited = take_out(reply, &settings) && (settings.c_lflag & ICANON) == 0 && settings.c_cc[VMIN] == 0;
-  if (limited) *limit = {settings.c_cc[VTIME] * kNsPerTenth, 0};
+  if (take_out(reply, &settings)) {
+    *limit = terminal_limit((settings.c_lflag & ICANON) != 0, settings.c_cc[VMIN], settings.c_cc[VTIME]);
+  }
   return true;
 }
 

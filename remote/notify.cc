@@ -15,6 +15,7 @@
 #include "libmosix/common/features.h"
 #include "libmosix/common/log.h"
 #include "libmosix/common/query.h"
+#include "libmosix/syscalls/hidden_limit.h"
 #include "libmosix/syscalls/partial_transfer.h"
 #include "remote/guest_stack.h"
 #include "remote/supervisor.h"

@@ -40,6 +40,8 @@
 
 namespace mosix {
 
+struct HiddenLimit;
+
 class Batch;
 
 /// A call that may send a signal to a thread of the process `pid`, which makes it.
@@ -159,15 +161,6 @@ class Supervisor {
   static bool has_time_limit(uint64_t number);
   int64_t home_clock_ns();
   void forward_timed(GuestThread& thread, PendingCall& call, const SyscallRow& row);
-  static bool may_have_hidden_limit(uint64_t number);
-  struct HiddenLimit {
-    int64_t ns = 0;      ///< 0: none
-    int64_t result = 0;  ///< of the call when it has run out
-  };
-  bool ask_for_call(GuestThread& thread, PendingCall& call, const CallPlan& plan, int64_t restart_code, CallReply* reply);
-  bool ask_hidden_limit(GuestThread& thread, PendingCall& call, HiddenLimit* limit);
-  void forward_read(GuestThread& thread, PendingCall& call, const CallPlan& plan);
-  bool wait_for_rest(GuestThread& thread, PendingCall& call, int64_t begun_ns);
   /// The call with the time that is left of its limit.
   Result<CallPlan> plan_timed(GuestThread& thread, PendingCall& call, const SyscallRow& row);
   /// A wait for descriptors, or for signals alone, that was met by a move on its way to home: the program waits already,
@@ -175,6 +168,12 @@ class Supervisor {
   static int64_t code_to_wait(uint64_t number, const std::array<uint64_t, 6>& args, int outer_tid, int64_t code);
   /// Unless the call is to be made again.
   static void end_deadline(GuestThread& thread, const PendingCall& call);
+
+  // --- hidden_limits.cc
+  void forward_read(GuestThread& thread, PendingCall& call, const CallPlan& plan);
+  bool wait_for_rest(GuestThread& thread, PendingCall& call, int64_t begun_ns);
+  bool ask_hidden_limit(GuestThread& thread, PendingCall& call, HiddenLimit* limit);
+  bool ask_for_call(GuestThread& thread, PendingCall& call, const CallPlan& plan, int64_t restart_code, CallReply* reply);
 
   // --- sleeps.cc
   /// A sleep that home's kernel can go on with.

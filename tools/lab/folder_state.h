@@ -1,4 +1,4 @@
-// What a program leaves in its folder: names, kinds, modes and contents, as two runs of it are compared.
+// What a program leaves in its folder: names, kinds, modes and contents, as `mosixlab storm` compares two runs of it.
 #pragma once
 
 #include <map>

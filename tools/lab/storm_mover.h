@@ -1,5 +1,6 @@
 // The storm itself: threads that move whatever libmosix looks after on this node, at random, until they are told to
 // stop. What is chosen comes from the seed; when it falls, from the machine.
+// Runs inside the lab, in `mosixlab storm-inside`.
 #pragma once
 
 #include <atomic>
