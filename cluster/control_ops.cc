@@ -99,7 +99,8 @@ void ControlOps::where(const ControlPeer& peer, const Json& request, Reply reply
 }
 
 void ControlOps::account(const ControlPeer& peer, const Json& request, Reply reply) {
-  if (flag_field(request, "end")) return home_.accounts().settle(*context_.loop, peer.client, std::move(reply));
+  if (flag_field(request, "end"))
+    return home_.accounts().settle(*context_.loop, peer.client, std::move(reply));
   Result<ProcessFacts> facts = check_order(static_cast<int>(number_field(request, "pid")), peer.uid);
   if (!facts) return reply(failure(facts.error().code, facts.error().what));
   home_.accounts().open(peer.client, *facts);

@@ -50,7 +50,8 @@ Status lead_out(Tracee& tracee, const ProcessMemory& memory, uint64_t window, ui
 }
 
 /// A deputy that job control has stopped would answer when it is continued. The node waits for it now.
-Status let_answer(Tracee& tracee, const ProcessMemory& memory, uint64_t window, uint64_t slot, uint32_t sequence) {
+Status let_answer(Tracee& tracee, const ProcessMemory& memory, uint64_t window, uint64_t slot,
+                  uint32_t sequence) {
   constexpr int kLooks = 1000;
   for (int look = 0; look < kLooks; ++look) {
     bool signal = tracee.last_stop().kind == StopKind::kSignal;

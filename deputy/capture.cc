@@ -51,7 +51,8 @@ uint64_t number_before(uint64_t rip, const ProcessMemory& memory) {
 }
 
 /// Which call's restart block an interrupted thread has: 0 for none.
-uint64_t call_of_block(const user_regs_struct& registers, const ProcessMemory& memory, const CallsSinceHome& calls) {
+uint64_t call_of_block(const user_regs_struct& registers, const ProcessMemory& memory,
+                       const CallsSinceHome& calls) {
   if (static_cast<int64_t>(registers.rax) != kRestartBlock) return 0;
   if (registers.orig_rax != SYS_restart_syscall) return registers.orig_rax;
   for (const CallAtHome& own : calls.own)

@@ -23,7 +23,7 @@ constexpr int64_t kLingerMs = 300;            ///< an empty custodian stays so l
 constexpr int64_t kEndedMemoryMs = 5000;      ///< a message of an away node that is older has long arrived
 constexpr int64_t kGuestEndedGraceMs = 1000;  ///< a deputy whose guest has ended ends by itself within it
 constexpr int64_t kLastWordMs = 2000;         ///< a node tells so soon what an ended guest has used
-constexpr size_t kMaxEndedCpu = 4096;         ///< children that may wait to be reaped by parents that are away
+constexpr size_t kMaxEndedCpu = 4096;  ///< children that may wait to be reaped by parents that are away
 
 // What an epoll event belongs to; other values are pids.
 constexpr uint64_t kLinkEvent = 1ull << 40, kTimerEvent = 1ull << 41, kWakeEvent = 1ull << 42;
@@ -206,7 +206,8 @@ void Custodian::process_ended(int pid) {
 /// Its node will still say what the guest has used. Registry mutex.
 bool Custodian::awaits_last_word(const ProcessRecord& record) const {
   Place place = record.place();
-  if (!record.ended || !place.node || !place.node->alive() || now_ms() - record.ended_ms >= kLastWordMs) return false;
+  if (!record.ended || !place.node || !place.node->alive() || now_ms() - record.ended_ms >= kLastWordMs)
+    return false;
   auto heard = guests_ended_.find(record.pid);
   return heard == guests_ended_.end() || heard->second.epoch != place.epoch;
 }
@@ -255,8 +256,14 @@ void Custodian::announce(const Record& record, const MoveLine* line, int parent)
   ProcessNews news;
   {
     std::lock_guard lock(mutex_);
-    news = {record->pid,   record->program, record->where(), record->reason,
-            record->moves, record->calls,   record->cpu_away.figures().own_ns() / 1000, parent};
+    news = {record->pid,
+            record->program,
+            record->where(),
+            record->reason,
+            record->moves,
+            record->calls,
+            record->cpu_away.figures().own_ns() / 1000,
+            parent};
   }
   link_.process(news, line);
 }
@@ -458,7 +465,8 @@ void Custodian::tell_child_times(const std::shared_ptr<AwayNode>& node, int pid)
   CpuReading answer{.pid = pid, .cpu = {}};
   {
     std::lock_guard lock(mutex_);
-    auto newest = std::find_if(ended_cpu_.rbegin(), ended_cpu_.rend(), [&](auto& one) { return one.pid == pid; });
+    auto newest =
+        std::find_if(ended_cpu_.rbegin(), ended_cpu_.rend(), [&](auto& one) { return one.pid == pid; });
     if (newest != ended_cpu_.rend()) answer.cpu = newest->cpu;
   }
   (void)node->send(ControlType::kCpuTell, answer);

@@ -128,12 +128,13 @@ class Custodian : public AwayNode::Listener {
     Record record;
     int64_t since_ms = 0;
   };
-  std::map<int, Ended> lately_ended_;       ///< processes that were away when they ended
-  std::deque<CpuReading> ended_cpu_;        ///< of processes that have ended, for parents that are away; oldest first
+  std::map<int, Ended> lately_ended_;  ///< processes that were away when they ended
+  /// Of processes that have ended, for parents that are away; oldest first
+  std::deque<CpuReading> ended_cpu_;
   std::map<int, std::weak_ptr<AwayNode>> cpu_questions_;  ///< asked about those that are just ending
-  std::map<int, std::string> wants_home_;   ///< busy ones that a supervisor wants to send home
-  std::map<int, bool> traced_;              ///< pid (0: all) to "with stacks"
-  int threads_ = 0;                         ///< operations under way
+  std::map<int, std::string> wants_home_;                 ///< busy ones that a supervisor wants to send home
+  std::map<int, bool> traced_;                            ///< pid (0: all) to "with stacks"
+  int threads_ = 0;                                       ///< operations under way
   struct Dial {
     bool done = false;
     Result<UniqueFd> result = fail(0, "not yet");

@@ -163,7 +163,8 @@ Status tear_down(StoppedProcess& process, uint64_t window, const std::vector<int
     AgentPlace place{window, slots[started]};
     Tracee& tracee = process.threads[started];
     Result<user_regs_struct> base = tracee.registers();
-    first_failure = base ? tracee.start_to_trap(agent_registers(*base, place, kAgentImage.entry_teardown, place.address(), 0))
+    first_failure = base ? tracee.start_to_trap(
+                               agent_registers(*base, place, kAgentImage.entry_teardown, place.address(), 0))
                          : Status(fail(std::move(base.error())));
     if (!first_failure) break;
   }

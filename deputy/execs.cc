@@ -39,7 +39,8 @@ bool exit_32_bit(Tracee& thread, uint64_t status) {
 
 /// Ends a process that stands before the first instruction of its program.
 bool exit_before_it_begins(int pid, Tracee& thread, uint64_t status) {
-  if (Result<user_regs_struct> registers = thread.registers(); !registers && registers.error().code == ENOEXEC)
+  if (Result<user_regs_struct> registers = thread.registers();
+      !registers && registers.error().code == ENOEXEC)
     return exit_32_bit(thread, status);
   Result<uint64_t> site = find_vdso_syscall(pid);
   if (site) (void)thread.inject_syscall(*site, SYS_exit_group, status);
@@ -74,7 +75,8 @@ void Custodian::watch_exec(LinkOrder order) {
       std::lock_guard lock(mutex_);
       watches_.erase(record->pid);
     }
-    if (outcome && *outcome == ExecWatch::Outcome::kExeced) place_new_image(record, hands, target, Asker::kMosrun);
+    if (outcome && *outcome == ExecWatch::Outcome::kExeced)
+      place_new_image(record, hands, target, Asker::kMosrun);
     hands.release();
     drop_if_unmanaged(record);
   });
@@ -138,7 +140,8 @@ void Custodian::follow_exec(const Record& record, const std::shared_ptr<AwayNode
 }
 
 /// The process stands before the first instruction of a program, at home, in our hands.
-void Custodian::place_new_image(const Record& record, HeldProcess& hands, const std::string& target, Asker asker) {
+void Custodian::place_new_image(const Record& record, HeldProcess& hands, const std::string& target,
+                                Asker asker) {
   {
     std::lock_guard lock(mutex_);
     if (Result<ProcStat> stat = read_proc_stat(record->pid)) record->program = stat->comm;

@@ -134,7 +134,8 @@ Status HeldProcess::let_deputies_begin() {
 
 /// True when it has trapped. Signals go to the deputy's handlers. The whole process may be stopped by now; its thread
 /// goes on.
-Result<bool> HeldProcess::pass_stop(const Beginning& one, const StopInfo& stop, const ProcessMemory& memory, uint64_t window) {
+Result<bool> HeldProcess::pass_stop(const Beginning& one, const StopInfo& stop, const ProcessMemory& memory,
+                                    uint64_t window) {
   Tracee& tracee = *one.tracee;
   if (stop.gone()) return fail(ESRCH, "thread " + std::to_string(tracee.tid()) + " " + stop.text());
   bool ours = stop.kind == StopKind::kSignal && stop.signal == SIGTRAP && stop.siginfo.si_code > 0;
@@ -149,7 +150,8 @@ Result<bool> HeldProcess::pass_stop(const Beginning& one, const StopInfo& stop, 
   TRY(user_regs_struct registers, tracee.registers());
   TRY(AgentSlot slot, memory.read_value<AgentSlot>(slot_of(window, registers.rsp)));
   if (slot.state == static_cast<uint32_t>(AgentState::kWorking)) return true;
-  return fail(slot.error > 0 ? slot.error : EPIPE, "thread " + std::to_string(tracee.tid()) + " got no channel");
+  return fail(slot.error > 0 ? slot.error : EPIPE,
+              "thread " + std::to_string(tracee.tid()) + " got no channel");
 }
 
 Result<bool> HeldProcess::deputies_have_begun(const ProcessMemory& memory, uint64_t window, int limit_ms) {
@@ -186,7 +188,8 @@ void HeldProcess::give_up_beginning() {
   for (Tracee& tracee : process_.threads) {
     // What it stands with, a signal perhaps, goes its way when it is let go.
     if (tracee.attached() && !tracee.stopped() && tracee.interrupt()) (void)tracee.wait_stop(kStopLimitMs);
-    bool signal = tracee.stopped() && tracee.last_stop().kind == StopKind::kSignal && tracee.last_stop().signal != SIGTRAP;
+    bool signal = tracee.stopped() && tracee.last_stop().kind == StopKind::kSignal &&
+                  tracee.last_stop().signal != SIGTRAP;
     if (signal) (void)tracee.detach(tracee.last_stop().signal);
   }
   let_all_go();

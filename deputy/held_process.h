@@ -46,7 +46,8 @@ class HeldProcess {
     Tracee* tracee;
     bool trap_blocked;  ///< by the thread: SIGTRAP, by which it tells
   };
-  static Result<bool> pass_stop(const Beginning& one, const StopInfo& stop, const ProcessMemory& memory, uint64_t window);
+  static Result<bool> pass_stop(const Beginning& one, const StopInfo& stop, const ProcessMemory& memory,
+                                uint64_t window);
   using Settled = std::function<bool(const AgentSlot& slot, uint64_t rip_offset)>;
   void let_all_go();
   Status stop_where(const ProcessMemory& memory, uint64_t window, int limit_ms, const Settled& settled);

@@ -11,10 +11,10 @@
 
 #include <algorithm>
 
-#include "deputy/resumed_call.h"
 #include "deputy/deputize.h"
 #include "deputy/layout.h"
 #include "deputy/page_stream.h"
+#include "deputy/resumed_call.h"
 #include "deputy/window.h"
 #include "libmosix/common/limits.h"
 #include "libmosix/common/log.h"
@@ -162,7 +162,8 @@ class Homecoming {
     prctl_mm_map fields{};
     memcpy(&fields, state_.mm.data(), kMmFields * sizeof(uint64_t));
     fields.exe_fd = ~0u;
-    batch.add(SYS_prctl, PR_SET_MM, PR_SET_MM_MAP, batch.place_data(&fields, sizeof fields), sizeof fields, 0);
+    batch.add(SYS_prctl, PR_SET_MM, PR_SET_MM_MAP, batch.place_data(&fields, sizeof fields), sizeof fields,
+              0);
     return run(batch, "set the break");
   }
 
@@ -253,8 +254,8 @@ class Homecoming {
   template <class MakeCall>
   Status go_on(user_regs_struct& registers, const ThreadState& thread, MakeCall make_call) {
     Batch batch(place_);
-    batch.add(SYS_mmap, 0, resumed_call_bytes(registers), PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, ~0ull,
-              0);
+    batch.add(SYS_mmap, 0, resumed_call_bytes(registers), PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS,
+              ~0ull, 0);
     TRY_VOID(run(batch, "map room for the rest of a call"));
     auto at = static_cast<uint64_t>(batch.result(0));
     TRY(ResumedCall rest, make_call(at));
@@ -270,7 +271,8 @@ class Homecoming {
     if (may_have_hidden_limit(registers.orig_rax)) return go_on_reading(registers, thread);
     int64_t left = left_until(thread.deadline_ns);
     if (waits_with_own_limit(registers.orig_rax))
-      return go_on(registers, thread, [&](uint64_t at) -> Result<ResumedCall> { return rest_of_wait(registers, left, at); });
+      return go_on(registers, thread,
+                   [&](uint64_t at) -> Result<ResumedCall> { return rest_of_wait(registers, left, at); });
     bool timeval = false;
     uint64_t address = limit_address(registers, &timeval);
     int64_t pair[2] = {left / kSecond, left % kSecond / (timeval ? 1000 : 1)};
@@ -350,7 +352,8 @@ class Homecoming {
 
 Result<MoveReport> bring_home(ProcessRecord& record, uint32_t epoch) {
   Place place = record.place();
-  if (!place.node) return fail(ECANCELED, "process " + std::to_string(record.pid) + " has come home meanwhile");
+  if (!place.node)
+    return fail(ECANCELED, "process " + std::to_string(record.pid) + " has come home meanwhile");
   return Homecoming(record, place, epoch).run();
 }
 

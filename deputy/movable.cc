@@ -76,8 +76,8 @@ std::string foreign_tracer(int pid) {
   std::string tracer = std::to_string(status->tracer_pid);
   // A thread of ours: an exec is watched, or a call is being left.
   if (access(("/proc/self/task/" + tracer).c_str(), F_OK) == 0) return "";
-  return "it is traced by " + read_comm(status->tracer_pid, status->tracer_pid).value_or("somebody") + " (process " +
-         tracer + ")";
+  return "it is traced by " + read_comm(status->tracer_pid, status->tracer_pid).value_or("somebody") +
+         " (process " + tracer + ")";
 }
 
 std::string why_process_stays(int pid, bool held) {

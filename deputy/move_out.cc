@@ -394,7 +394,8 @@ class MoveOn {
     bool turned = !turned_.empty() && (hands_.held() || ours);
     Status back = turned ? turn_back() : Status();
     if (ours) record_.set_place(was_);
-    if (ordered_) (void)from_->send(ControlType::kResume, ResumeOrder{record_.pid, here_.epoch, turned && back});
+    if (ordered_)
+      (void)from_->send(ControlType::kResume, ResumeOrder{record_.pid, here_.epoch, turned && back});
     if (turned && back) back = wait_until_back();
     hands_.release();
     if (!back) {
@@ -456,7 +457,8 @@ Result<MoveReport> move_out(ProcessRecord& record, std::shared_ptr<AwayNode> nod
 Result<MoveReport> move_on(ProcessRecord& record, std::shared_ptr<AwayNode> node, uint32_t epoch) {
   Place place = record.place();
   // An exec may have brought it home while the node was being dialled.
-  if (!place.node) return fail(ECANCELED, "process " + std::to_string(record.pid) + " has come home meanwhile");
+  if (!place.node)
+    return fail(ECANCELED, "process " + std::to_string(record.pid) + " has come home meanwhile");
   return MoveOn(record, std::move(place), std::move(node), epoch).run();
 }
 

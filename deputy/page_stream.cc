@@ -155,7 +155,8 @@ bool HomeSink::belongs_to_guest(uint64_t start, uint64_t end) const {
 }
 
 Status HomeSink::put(uint64_t address, const uint8_t* data, size_t bytes) {
-  if (!belongs_to_guest(address, address + bytes)) return fail(EBADMSG, "pages outside of the guest's memory");
+  if (!belongs_to_guest(address, address + bytes))
+    return fail(EBADMSG, "pages outside of the guest's memory");
   TRY_VOID(memory_.write(address, data, bytes));
   received_.push_back({address, bytes / kPageBytes});
   return {};

@@ -136,8 +136,8 @@ Result<ResumedCall> rest_of_write(const user_regs_struct& registers, uint64_t do
       // Names and control messages have gone with the first part.
       msghdr header{};
       TRY_VOID(memory.read(registers.rsi, &header, sizeof header));
-      TRY(std::vector<iovec> pieces, rest_of_vector(reinterpret_cast<uint64_t>(header.msg_iov),
-                                                    header.msg_iovlen, done, memory));
+      TRY(std::vector<iovec> pieces,
+          rest_of_vector(reinterpret_cast<uint64_t>(header.msg_iov), header.msg_iovlen, done, memory));
       msghdr own{};
       own.msg_iov = reinterpret_cast<iovec*>(append(rest.bytes, at, pieces.data(), pieces.size()));
       own.msg_iovlen = pieces.size();
@@ -149,7 +149,8 @@ Result<ResumedCall> rest_of_write(const user_regs_struct& registers, uint64_t do
   }
 }
 
-ResumedCall rest_of_read(const user_regs_struct& registers, int64_t left_ns, int64_t out_of_time, uint64_t at) {
+ResumedCall rest_of_read(const user_regs_struct& registers, int64_t left_ns, int64_t out_of_time,
+                         uint64_t at) {
   constexpr int64_t kNsPerSecond = 1'000'000'000, kRestartNoHand = -514;
   constexpr uint64_t kRedZone = 128;
   constexpr uint8_t kResultBytes = 7;
@@ -198,8 +199,8 @@ ResumedCall rest_of_read(const user_regs_struct& registers, int64_t left_ns, int
 }
 
 bool waits_with_own_limit(uint64_t number) {
-  return number == SYS_poll || number == SYS_epoll_wait || number == SYS_epoll_pwait || number == SYS_epoll_pwait2 ||
-         number == SYS_rt_sigtimedwait || number == SYS_semtimedop;
+  return number == SYS_poll || number == SYS_epoll_wait || number == SYS_epoll_pwait ||
+         number == SYS_epoll_pwait2 || number == SYS_rt_sigtimedwait || number == SYS_semtimedop;
 }
 
 ResumedCall rest_of_wait(const user_regs_struct& registers, int64_t left_ns, uint64_t at) {
@@ -227,11 +228,13 @@ uint64_t limit_address(const user_regs_struct& registers, bool* timeval) {
   return 0;
 }
 
-bool CallAtHome::contains(const user_regs_struct& registers) const { return registers.rip == at + kSyscallInstructionBytes; }
+bool CallAtHome::contains(const user_regs_struct& registers) const {
+  return registers.rip == at + kSyscallInstructionBytes;
+}
 
 bool same_call(const user_regs_struct& a, const user_regs_struct& b) {
-  return a.rip == b.rip && a.rsp == b.rsp && a.rdi == b.rdi && a.rsi == b.rsi && a.rdx == b.rdx && a.r10 == b.r10 &&
-         a.r8 == b.r8 && a.r9 == b.r9;
+  return a.rip == b.rip && a.rsp == b.rsp && a.rdi == b.rdi && a.rsi == b.rsi && a.rdx == b.rdx &&
+         a.r10 == b.r10 && a.r8 == b.r8 && a.r9 == b.r9;
 }
 
 const CallAtHome* own_call_of(const std::vector<CallAtHome>& calls, user_regs_struct& registers) {

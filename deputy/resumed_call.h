@@ -15,7 +15,8 @@
 namespace mosix {
 
 struct ResumedCall {
-  std::vector<uint8_t> bytes;  ///< code and what the call needs of its own; to be mapped readable and executable
+  /// Code and what the call needs of its own; to be mapped readable and executable
+  std::vector<uint8_t> bytes;
   user_regs_struct registers;  ///< for the thread, once they are mapped at `at`
   uint64_t data_at = 0;        ///< on the thread's stack, below what it may use: what the kernel writes to
   std::vector<uint8_t> data;
@@ -57,7 +58,8 @@ bool waits_with_own_limit(uint64_t number);
 /// For one whose limit no argument names (a read from a socket with SO_RCVTIMEO, from a terminal with VTIME): waits by
 /// ppoll for what is left of it, then has the program make its call. `out_of_time`: the call's result if nothing
 /// comes; if that is an error, an interruption is one too (EINTR).
-ResumedCall rest_of_read(const user_regs_struct& registers, int64_t left_ns, int64_t out_of_time, uint64_t at);
+ResumedCall rest_of_read(const user_regs_struct& registers, int64_t left_ns, int64_t out_of_time,
+                         uint64_t at);
 /// Where select and its like have their limit, and the kernel itself writes what is left when they are interrupted;
 /// 0 for all others. `*timeval`: it is a struct timeval, and not a timespec.
 uint64_t limit_address(const user_regs_struct& registers, bool* timeval);

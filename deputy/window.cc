@@ -88,9 +88,8 @@ bool rings_need_places() {
 }
 
 bool ring_places_are_free(const std::vector<MapEntry>& maps) {
-  return std::none_of(maps.begin(), maps.end(), [](const MapEntry& entry) {
-    return entry.start < kRingEnd && entry.end > kRingFill;
-  });
+  return std::none_of(maps.begin(), maps.end(),
+                      [](const MapEntry& entry) { return entry.start < kRingEnd && entry.end > kRingFill; });
 }
 
 bool has_agent(const std::vector<MapEntry>& maps, const ProcessMemory& memory) {
@@ -98,7 +97,8 @@ bool has_agent(const std::vector<MapEntry>& maps, const ProcessMemory& memory) {
     if (code.start % kWindowBytes != 0) continue;
     for (const MapEntry& entry : maps) {
       uint64_t first = slot_address(code.start, 0);
-      if (entry.start < first || entry.start > slot_address(code.start, kSlotCount - 1) || (entry.start - first) % kSlotBytes != 0)
+      if (entry.start < first || entry.start > slot_address(code.start, kSlotCount - 1) ||
+          (entry.start - first) % kSlotBytes != 0)
         continue;
       Result<AgentSlot> slot = memory.read_value<AgentSlot>(entry.start);
       if (slot && slot->window == code.start) return true;

@@ -51,7 +51,8 @@ Status Batch::run(Tracee& tracee) {
   for (size_t i = 0; i < calls_.size(); ++i) {
     int64_t result = calls_[i].result;
     if (!may_fail_[i] && result < 0 && result > -4096)
-      return fail(static_cast<int>(-result), "system call " + std::to_string(calls_[i].number) + " in the remote");
+      return fail(static_cast<int>(-result),
+                  "system call " + std::to_string(calls_[i].number) + " in the remote");
   }
   return {};
 }

@@ -25,7 +25,9 @@ class Batch {
   Status run(Tracee& tracee);
   int64_t result(size_t index) const { return calls_[index].result; }
   /// What the guest's memory holds now at a reserved place.
-  Status fetch(uint64_t address, void* data, size_t bytes) const { return read_memory(pid_, address, data, bytes); }
+  Status fetch(uint64_t address, void* data, size_t bytes) const {
+    return read_memory(pid_, address, data, bytes);
+  }
   void clear();
 
  private:

@@ -14,7 +14,8 @@ constexpr size_t kReceiveBytes = 4 << 10;
 /// The time that a traced call spends on the way home, there, and on the way back.
 class RoundTrip {
  public:
-  explicit RoundTrip(GuestThread& thread) : thread_(thread.guest->traced ? &thread : nullptr), start_ns_(now_ns()) {}
+  explicit RoundTrip(GuestThread& thread)
+      : thread_(thread.guest->traced ? &thread : nullptr), start_ns_(now_ns()) {}
   ~RoundTrip() {
     if (thread_ != nullptr) thread_->home_ns += now_ns() - start_ns_;
   }
@@ -101,7 +102,8 @@ Status send_raw(GuestThread& thread, FrameType type, const void* body, size_t by
   uint32_t sequence, acked;
   {
     std::lock_guard lock(thread.mutex);
-    if (thread.guest->freezing && in_move == InMove::kRefuse) return fail(kFrozen, "the guest is being moved");
+    if (thread.guest->freezing && in_move == InMove::kRefuse)
+      return fail(kFrozen, "the guest is being moved");
     sequence = thread.in_flight = ++thread.sequence;
     acked = thread.signals_received;
     thread.exchanging = true;
@@ -137,9 +139,12 @@ Result<CallReply> receive_reply(GuestThread& thread, const CallPlan& plan, bool&
       TRY_VOID(note_signal_frame(thread, frame));
       continue;
     }
-    if (frame.header.type != static_cast<uint16_t>(FrameType::kReply) || frame.header.sequence != thread.in_flight)
-      return fail(EBADMSG, "frame " + std::to_string(frame.header.type) + " of call " + std::to_string(frame.header.sequence) +
-                               " from the deputy, awaited was the reply to " + std::to_string(thread.in_flight));
+    if (frame.header.type != static_cast<uint16_t>(FrameType::kReply) ||
+        frame.header.sequence != thread.in_flight)
+      return fail(EBADMSG, "frame " + std::to_string(frame.header.type) + " of call " +
+                               std::to_string(frame.header.sequence) +
+                               " from the deputy, awaited was the reply to " +
+                               std::to_string(thread.in_flight));
     TRY(CallReply reply, parse_reply(plan, frame.body.data(), frame.body.size()));
     std::lock_guard lock(thread.mutex);
     for (size_t i = 0; i < reply.signals.size(); ++i)
@@ -172,7 +177,8 @@ Result<CallReply> exchange_to_end(GuestThread& thread, const CallPlan& plan) {
   std::vector<uint8_t> body = plan.frame_body();
   for (;;) {
     thread.guest->forwarded_calls.fetch_add(1, std::memory_order_relaxed);
-    Result<CallReply> reply = exchange_raw(thread, FrameType::kCall, body.data(), body.size(), plan, InMove::kFinish);
+    Result<CallReply> reply =
+        exchange_raw(thread, FrameType::kCall, body.data(), body.size(), plan, InMove::kFinish);
     if (!reply || reply->verdict != Verdict::kRestart) return reply;
   }
 }
@@ -184,8 +190,8 @@ CallPlan plain_plan(uint32_t number, std::array<uint64_t, 6> args) {
   return plan;
 }
 
-CallPlan buffer_plan(uint32_t number, std::array<uint64_t, 6> args, int in_arg, const void* in, uint32_t in_bytes,
-                     int out_arg, uint32_t out_bytes, OutRule rule, uint32_t unit) {
+CallPlan buffer_plan(uint32_t number, std::array<uint64_t, 6> args, int in_arg, const void* in,
+                     uint32_t in_bytes, int out_arg, uint32_t out_bytes, OutRule rule, uint32_t unit) {
   CallPlan plan = plain_plan(number, args);
   if (in_arg >= 0) {
     plan.body.arg_relocs |= 1u << in_arg;
@@ -198,8 +204,11 @@ CallPlan buffer_plan(uint32_t number, std::array<uint64_t, 6> args, int in_arg, 
   if (out_arg >= 0) {
     plan.body.arg_relocs |= 1u << out_arg;
     plan.body.args[out_arg] = offset;
-    plan.outs.push_back({.offset = offset, .max_bytes = out_bytes, .rule = static_cast<uint16_t>(rule),
-                         .reserved = 0, .param = unit});
+    plan.outs.push_back({.offset = offset,
+                         .max_bytes = out_bytes,
+                         .rule = static_cast<uint16_t>(rule),
+                         .reserved = 0,
+                         .param = unit});
     plan.destinations.push_back({.address = 0, .max_bytes = out_bytes});
     plan.body.scratch_bytes = (offset + out_bytes + 15) & ~15u;
   }

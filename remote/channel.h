@@ -39,7 +39,8 @@ enum class InMove { kRefuse, kFinish };
 Result<CallReply> exchange_raw(GuestThread& thread, FrameType type, const void* body, size_t bytes,
                                const CallPlan& plan, InMove in_move = InMove::kRefuse);
 /// The first half of that, for those who ask several threads at a time.
-Status send_raw(GuestThread& thread, FrameType type, const void* body, size_t bytes, InMove in_move = InMove::kRefuse);
+Status send_raw(GuestThread& thread, FrameType type, const void* body, size_t bytes,
+                InMove in_move = InMove::kRefuse);
 /// The second half: the reply to the call whose number is `in_flight`, with `exchanging` set.
 Result<CallReply> await_reply(GuestThread& thread, const CallPlan& plan);
 /// For the second half of what has begun to take effect, made with the right to trace the thread in hand: a move
@@ -50,7 +51,7 @@ Result<CallReply> exchange_to_end(GuestThread& thread, const CallPlan& plan);
 CallPlan plain_plan(uint32_t number, std::array<uint64_t, 6> args);
 /// One that carries `in` bytes and brings back `out_bytes` behind them; args[in_arg] and args[out_arg] become
 /// pointers to them (-1: none).
-CallPlan buffer_plan(uint32_t number, std::array<uint64_t, 6> args, int in_arg, const void* in, uint32_t in_bytes,
-                     int out_arg, uint32_t out_bytes, OutRule rule, uint32_t unit);
+CallPlan buffer_plan(uint32_t number, std::array<uint64_t, 6> args, int in_arg, const void* in,
+                     uint32_t in_bytes, int out_arg, uint32_t out_bytes, OutRule rule, uint32_t unit);
 
 }  // namespace mosix

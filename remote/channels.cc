@@ -18,7 +18,7 @@ namespace {
 
 constexpr int kHelloLimitMs = 5000;
 constexpr int kMostLooks = 3;  ///< at a direct call, before it is taken for one that lasts
-constexpr int kRestTag = -1;  ///< in place of a thread's number
+constexpr int kRestTag = -1;   ///< in place of a thread's number
 
 std::string token_text(const uint8_t (&token)[16]) {
   return std::string(reinterpret_cast<const char*>(token), sizeof token);
@@ -143,8 +143,8 @@ void Supervisor::rest(const std::shared_ptr<GuestThread>& thread) {
   ++thread->calls;
   DirectPath* direct = thread->direct;
   const Guest& guest = *thread->guest;
-  bool may_go_directly = direct != nullptr && !guest.freezing && !guest.traced && !guest.no_direct && !thread->ended &&
-                         !thread->watched && !thread->has_signal() && thread->inbox.empty();
+  bool may_go_directly = direct != nullptr && !guest.freezing && !guest.traced && !guest.no_direct &&
+                         !thread->ended && !thread->watched && !thread->has_signal() && thread->inbox.empty();
   if (may_go_directly) direct->open(thread->signals_received);
   if (std::exchange(thread->resting, true)) return;
   std::lock_guard lock(rest_mutex_);
@@ -232,7 +232,8 @@ void Supervisor::serve_idle_channel(const std::shared_ptr<GuestThread>& thread) 
     if (thread->in_call || thread->watcher_busy || thread->ended || thread->guest->freezing) return;
     // One shot. Whoever has unwatched it meanwhile has also read what there was.
     if (!std::exchange(thread->watched, false)) return;
-    if (DirectPath* direct = thread->direct; direct != nullptr && !direct->close_if_idle()) return rest(thread);
+    if (DirectPath* direct = thread->direct; direct != nullptr && !direct->close_if_idle())
+      return rest(thread);
     thread->watcher_busy = true;
   }
   std::shared_ptr<Guest> guest = thread->guest;
@@ -247,7 +248,8 @@ void Supervisor::serve_idle_channel(const std::shared_ptr<GuestThread>& thread) 
     if (noted && !thread->ended) thread->has_signal() ? rest(thread) : watch(*thread);
   }
   if (noted || guest->freezing || guest->ended) return;
-  if (noted.error().code != EPIPE) log_error("channel of guest " + std::to_string(guest->pid) + ": " + noted.error().message());
+  if (noted.error().code != EPIPE)
+    log_error("channel of guest " + std::to_string(guest->pid) + ": " + noted.error().message());
   // The deputy has ended, and the guest with it.
   drop_guest(guest);
 }

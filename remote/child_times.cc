@@ -147,7 +147,8 @@ CpuFigures Supervisor::ask_child_times(int pid) {
   std::unique_lock lock(registry_mutex_);
   if (asked) registry_changed_.wait_for(lock, kAnswerLimit, [&] { return child_times_[pid].has_value(); });
   CpuFigures figures = child_times_[pid].value_or(CpuFigures{});
-  if (asked && !child_times_[pid]) log_error("home does not say what child " + std::to_string(pid) + " has used");
+  if (asked && !child_times_[pid])
+    log_error("home does not say what child " + std::to_string(pid) + " has used");
   child_times_.erase(pid);
   return figures;
 }

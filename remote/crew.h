@@ -42,7 +42,7 @@ class Crew {
   UniqueFd listener_;
   std::mutex mutex_;
   std::condition_variable called_;
-  int idle_ = 1;  ///< workers that wait for a notification, or are about to
+  int idle_ = 1;                ///< workers that wait for a notification, or are about to
   int parked_ = 0, calls_ = 0;  ///< workers that are parked, and how many of them are called
   uint64_t taken_ = 0;          ///< notifications
   int last_tid_ = 0;

@@ -67,12 +67,14 @@ void Supervisor::enable_direct(GuestThread& thread, PendingCall& call) {
     uint64_t area = guest.window + kDirectAreas + static_cast<uint64_t>(thread.slot) * kDirectAreaStride;
     DirectEntry entry{};
     TRY_VOID(read_memory(guest.outer_pid, directory_entry(guest, thread.tid), &entry, sizeof entry));
-    if (entry.tid != 0 && guest.thread(static_cast<int>(entry.tid)) != nullptr && entry.tid != static_cast<uint32_t>(thread.tid))
+    if (entry.tid != 0 && guest.thread(static_cast<int>(entry.tid)) != nullptr &&
+        entry.tid != static_cast<uint32_t>(thread.tid))
       return fail(ENOSYS, "another thread has its place");
     if (thread.direct == nullptr) {
       std::unique_lock tracing = lock_tracer(thread);
       if (!tracing) return fail(kFrozen, "the guest is being moved");
-      std::lock_guard one_at_a_time(guest.batch_mutex);  // the number that the memory has for a moment is one for all
+      std::lock_guard one_at_a_time(
+          guest.batch_mutex);  // the number that the memory has for a moment is one for all
       int number = first + thread.slot;
       TRY(std::unique_ptr<DirectPath> path, DirectPath::create(guest.epoch, number));
       TRY_VOID(call.give_descriptor(thread.channel.get(), number));
@@ -85,7 +87,8 @@ void Supervisor::enable_direct(GuestThread& thread, PendingCall& call) {
       if (stop.kind != StopKind::kInterrupt) return fail(ESRCH, stop.text());
       auto memory = static_cast<uint64_t>(first - 1);
       Batch batch(guest.window, guest.outer_pid);
-      batch.add(SYS_mmap, {area, kDirectAreaBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, memory, 0});
+      batch.add(SYS_mmap,
+                {area, kDirectAreaBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, memory, 0});
       batch.add(SYS_close, {memory});
       thread.led = true;
       Status mapped = batch.run(tracee);
@@ -103,7 +106,8 @@ void Supervisor::enable_direct(GuestThread& thread, PendingCall& call) {
     }
     return {};
   }();
-  if (!enabled && enabled.error().code == kFrozen) return answer_when_interrupted(thread, call, kErestartnointr);
+  if (!enabled && enabled.error().code == kFrozen)
+    return answer_when_interrupted(thread, call, kErestartnointr);
   if (!enabled) {
     log_debug("no direct calls for thread " + std::to_string(thread.tid) + ": " + enabled.error().message());
     return call.answer(-ENOSYS);
@@ -213,7 +217,8 @@ void Supervisor::drop_inherited_paths(GuestThread& thread, Tracee& child) {
   thread.led = true;
   Status dropped = batch.run(child);
   thread.led = false;
-  if (!dropped) log_error("guest " + std::to_string(guest.pid) + ": its parent's channels: " + dropped.error().message());
+  if (!dropped)
+    log_error("guest " + std::to_string(guest.pid) + ": its parent's channels: " + dropped.error().message());
 }
 
 }  // namespace mosix

@@ -39,7 +39,8 @@ Result<std::unique_ptr<DirectPath>> DirectPath::create(uint32_t epoch, int chann
   head.channel = static_cast<uint32_t>(channel);
   for (const SyscallRow& row : syscall_table()) {
     auto number = static_cast<size_t>(row.number);
-    if (may_go_directly(row) && number < 8 * sizeof head.numbers) head.numbers[number / 64] |= 1ull << number % 64;
+    if (may_go_directly(row) && number < 8 * sizeof head.numbers)
+      head.numbers[number / 64] |= 1ull << number % 64;
   }
   auto* frame = reinterpret_cast<FrameHeader*>(path->page_ + kDirectFrame);
   frame->length = sizeof(CallBody);
@@ -49,7 +50,10 @@ Result<std::unique_ptr<DirectPath>> DirectPath::create(uint32_t epoch, int chann
 }
 
 DirectPath::DirectPath(UniqueFd memory, uint8_t* page, int channel)
-    : memory_(std::move(memory)), page_(page), head_(reinterpret_cast<DirectHead*>(page)), channel_(channel) {}
+    : memory_(std::move(memory)),
+      page_(page),
+      head_(reinterpret_cast<DirectHead*>(page)),
+      channel_(channel) {}
 
 DirectPath::~DirectPath() { munmap(page_, kPageBytes); }
 
@@ -66,7 +70,8 @@ bool DirectPath::close() {
 bool DirectPath::close_if_idle() {
   uint32_t before = __atomic_fetch_or(&head_->state, kDirectClosed, __ATOMIC_ACQ_REL);
   if ((before & kDirectInCall) == 0 && !handed_over()) return true;
-  if ((before & kDirectClosed) == 0) __atomic_fetch_and(&head_->state, ~static_cast<uint32_t>(kDirectClosed), __ATOMIC_RELEASE);
+  if ((before & kDirectClosed) == 0)
+    __atomic_fetch_and(&head_->state, ~static_cast<uint32_t>(kDirectClosed), __ATOMIC_RELEASE);
   return false;
 }
 

@@ -22,7 +22,8 @@ Result<std::shared_ptr<CachedFile>> CachedFile::create(const FileKey& key, const
   std::string name = path.substr(path.rfind('/') + 1).substr(0, 200);
   file->writable_.reset(memfd_create(name.c_str(), MFD_CLOEXEC));
   if (!file->writable_) return fail_errno("memfd for " + path);
-  if (ftruncate(file->writable_.get(), static_cast<off_t>(key.size)) != 0) return fail_errno("memfd for " + path);
+  if (ftruncate(file->writable_.get(), static_cast<off_t>(key.size)) != 0)
+    return fail_errno("memfd for " + path);
   std::string self = "/proc/self/fd/" + std::to_string(file->writable_.get());
   file->read_only_.reset(::open(self.c_str(), O_RDONLY | O_CLOEXEC));
   struct stat info {};

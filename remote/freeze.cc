@@ -103,7 +103,9 @@ Status Supervisor::freeze(Frozen& frozen) {
   for (Tracee& tracee : frozen.tracees) {
     for (;;) {
       Result<StopInfo> stop = tracee.wait_stop(kStopLimitMs);
-      if (!stop) return fail(stop.error().code, "a thread does not stop (in the middle of vfork, or home does not abort its call)");
+      if (!stop)
+        return fail(stop.error().code,
+                    "a thread does not stop (in the middle of vfork, or home does not abort its call)");
       if (stop->gone()) return fail(ESRCH, "the guest has ended");
       if (stop->kind == StopKind::kInterrupt) break;
       TRY_VOID(tracee.resume(stop->kind == StopKind::kSignal ? stop->signal : 0));
@@ -236,9 +238,10 @@ Result<ProcessState> Supervisor::capture(Frozen& frozen, uint32_t epoch) {
       state.cpu_timers.resize(8);
       TRY_VOID(batch.fetch(timers, state.cpu_timers.data(), 64));
       TRY(ProcStat stat, read_proc_stat(outer));
-      state.mm = {stat.start_code, stat.end_code, stat.start_data, stat.end_data, stat.start_brk,
-                  static_cast<uint64_t>(batch.result(brk)), stat.start_stack, stat.arg_start, stat.arg_end,
-                  stat.env_start, stat.env_end};
+      state.mm = {stat.start_code,  stat.end_code,  stat.start_data,
+                  stat.end_data,    stat.start_brk, static_cast<uint64_t>(batch.result(brk)),
+                  stat.start_stack, stat.arg_start, stat.arg_end,
+                  stat.env_start,   stat.env_end};
     }
     capture_restart(thread, registers, out);
     out.registers.resize(sizeof registers);
@@ -262,7 +265,8 @@ Result<ProcessState> Supervisor::capture(Frozen& frozen, uint32_t epoch) {
       out.given_bytes = thread.given_bytes;
       if (registers.orig_rax == thread.deadline_call) out.deadline_ns = thread.deadline_ns;
       out.signals_acked = thread.signals_received;
-      for (const WaitingSignal& signal : thread.waiting) out.signals_acked = std::min(out.signals_acked, signal.number - 1);
+      for (const WaitingSignal& signal : thread.waiting)
+        out.signals_acked = std::min(out.signals_acked, signal.number - 1);
     }
     state.threads.push_back(std::move(out));
   }
@@ -293,7 +297,8 @@ Result<ProcessState> Supervisor::capture(Frozen& frozen, uint32_t epoch) {
     state.areas.push_back(std::move(area));
   }
   if (vdso.end != 0) state.areas.push_back(vdso);
-  std::sort(state.areas.begin(), state.areas.end(), [](const Area& a, const Area& b) { return a.start < b.start; });
+  std::sort(state.areas.begin(), state.areas.end(),
+            [](const Area& a, const Area& b) { return a.start < b.start; });
 
   // The auxiliary vector as the kernel has it, with its terminating pair.
   TRY(auto auxv, read_auxv(outer));
@@ -323,10 +328,12 @@ Status Supervisor::send_file(ImageConnection& connection, const Guest& guest, co
   return {};
 }
 
-Status Supervisor::send_image(ImageConnection& connection, const Guest& guest, const ProcessState& state, Receiver to) {
+Status Supervisor::send_image(ImageConnection& connection, const Guest& guest, const ProcessState& state,
+                              Receiver to) {
   TRY_VOID(connection.send(ControlType::kImageState, encode_message(state)));
   TRY(ControlMessage answer, connection.receive());
-  if (answer.type != static_cast<uint16_t>(ControlType::kNeed)) return fail(ECANCELED, "the image was refused");
+  if (answer.type != static_cast<uint16_t>(ControlType::kNeed))
+    return fail(ECANCELED, "the image was refused");
   TRY(FileNeed need, decode_message<FileNeed>(answer.body));
   TRY(ProcessMemory memory, ProcessMemory::open(guest.outer_pid));
   TRY(Pagemap pagemap, Pagemap::open(guest.outer_pid));
@@ -406,7 +413,8 @@ void Supervisor::move_guest(MoveOrder order, bool home, std::shared_ptr<ImageQue
     Result<ControlMessage> word = queue->pop(kDecisionLimitMs);
     resume = word && word->type == static_cast<uint16_t>(ControlType::kResume);
     if (!word) resume = word.error().code == ETIMEDOUT;
-    Result<ResumeOrder> how = resume && word ? decode_message<ResumeOrder>(word->body) : Result<ResumeOrder>(ResumeOrder{});
+    Result<ResumeOrder> how =
+        resume && word ? decode_message<ResumeOrder>(word->body) : Result<ResumeOrder>(ResumeOrder{});
     fresh = how && how->fresh_channels != 0;
   } else {
     send_failed(order.pid, sent.error());
@@ -415,7 +423,8 @@ void Supervisor::move_guest(MoveOrder order, bool home, std::shared_ptr<ImageQue
   if (resume && !frozen.guest->left) {
     if (fresh)
       if (Status met = meet_deputies(*frozen.guest, frozen.threads); !met)
-        log_error("guest " + std::to_string(order.pid) + " goes on without its deputies: " + met.error().message());
+        log_error("guest " + std::to_string(order.pid) +
+                  " goes on without its deputies: " + met.error().message());
     thaw(frozen);
     return;
   }

@@ -15,8 +15,8 @@ namespace {
 
 Result<CallPlan> plan_rest(const PendingCall& call, uint64_t done, GuestMemory& memory) {
   TRY(RestOfCall rest, rest_of_call(call.number(), call.args(), done, kMaxScratchBytes, memory));
-  return buffer_plan(rest.number, rest.args, 1, rest.data.data(), static_cast<uint32_t>(rest.data.size()), -1, 0,
-                     OutRule::kFixed, 0);
+  return buffer_plan(rest.number, rest.args, 1, rest.data.data(), static_cast<uint32_t>(rest.data.size()), -1,
+                     0, OutRule::kFixed, 0);
 }
 
 }  // namespace
@@ -35,7 +35,8 @@ void Supervisor::give_bytes(GuestThread& thread, PendingCall& call, const Syscal
       done = thread.given_bytes;
     }
     Result<CallPlan> plan = done == 0 ? plan_call(row, call.args(), memory) : plan_rest(call, done, memory);
-    if (!plan && done != 0) return answer_and_deliver(thread, call, Answer::value(static_cast<int64_t>(take_given_bytes(thread))));
+    if (!plan && done != 0)
+      return answer_and_deliver(thread, call, Answer::value(static_cast<int64_t>(take_given_bytes(thread))));
     if (!plan) return bring_home(thread, call, std::string(row.name) + " carries too much");
     if (!call.valid()) return call.abandon();
     uint64_t carried = std::min<uint64_t>(total - done, kMaxScratchBytes);
@@ -53,7 +54,9 @@ void Supervisor::give_bytes(GuestThread& thread, PendingCall& call, const Syscal
         signal = thread.has_signal();
       }
       // A signal ends the call here, as it would have at home; a move takes along how far it has come.
-      if (signal) return answer_and_deliver(thread, call, Answer::value(static_cast<int64_t>(take_given_bytes(thread))));
+      if (signal)
+        return answer_and_deliver(thread, call,
+                                  Answer::value(static_cast<int64_t>(take_given_bytes(thread))));
       if (thread.guest->freezing) return answer_when_interrupted(thread, call, kErestartsys);
       continue;
     }

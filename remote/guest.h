@@ -68,10 +68,10 @@ struct BegunCall {
 /// call), or the mover, once none of them has it. Others may shut it.
 struct GuestThread {
   std::shared_ptr<Guest> guest;
-  int tid = 0;        ///< at home, and inside the sandbox
-  int outer_tid = 0;  ///< as this node numbers it
-  int slot = 0;       ///< of the agent at home
-  UniqueFd channel;   ///< another takes its place under `mutex`, and by the owner only
+  int tid = 0;                 ///< at home, and inside the sandbox
+  int outer_tid = 0;           ///< as this node numbers it
+  int slot = 0;                ///< of the agent at home
+  UniqueFd channel;            ///< another takes its place under `mutex`, and by the owner only
   std::vector<uint8_t> inbox;  ///< received and not yet looked at; belongs to the channel's owner
   uint64_t cpu_before_ns = 0;  ///< processor time spent on other away nodes
   bool leaving = false;        ///< it is ending by itself; guarded by Guest::mutex
@@ -86,28 +86,32 @@ struct GuestThread {
 
   std::mutex mutex;  ///< guards what follows
   std::condition_variable changed;
-  bool in_call = false;       ///< a worker owns the channel
-  bool lends_channel = false; ///< ... and does not need it: whoever makes himself watcher_busy may have it
-  bool exchanging = false;    ///< ... and waits for the reply to `in_flight`
-  bool watched = false;       ///< the channel watcher would hear of something on the channel
-  bool resting = false;       ///< out of its call, and on the list of those to be watched if they stay out of calls
+  bool in_call = false;        ///< a worker owns the channel
+  bool lends_channel = false;  ///< ... and does not need it: whoever makes himself watcher_busy may have it
+  bool exchanging = false;     ///< ... and waits for the reply to `in_flight`
+  bool watched = false;        ///< the channel watcher would hear of something on the channel
+  /// Out of its call, and on the list of those to be watched if they stay out of calls
+  bool resting = false;
   uint32_t calls = 0, calls_seen = 0;
   int looks = 0;  ///< at the same direct call
-  bool watcher_busy = false;  ///< the channel watcher owns the channel, or the worker of a sibling's call (hear_siblings)
-  bool hear_first = false;    ///< set by others while `exchanging`: a signal may be waiting at home that came behind the reply
-  uint32_t sequence = 0;      ///< of the last call that a worker has sent
-  uint32_t in_flight = 0;     ///< of the call whose reply is waited for, while `exchanging`
-  uint32_t signals_received = 0;  ///< number of the last signal that came over the channel; all are in our hands
+  /// The channel watcher owns the channel, or the worker of a sibling's call (hear_siblings)
+  bool watcher_busy = false;
+  /// Set by others while `exchanging`: a signal may be waiting at home that came behind the reply
+  bool hear_first = false;
+  uint32_t sequence = 0;   ///< of the last call that a worker has sent
+  uint32_t in_flight = 0;  ///< of the call whose reply is waited for, while `exchanging`
+  /// Number of the last signal that came over the channel; all are in our hands
+  uint32_t signals_received = 0;
   std::vector<WaitingSignal> waiting;
   bool answered_restart = false;  ///< the last call that a worker answered was answered by a restart code
-  bool interrupted = false;  ///< somebody has interrupted it by ptrace: restart codes may be answered
+  bool interrupted = false;       ///< somebody has interrupted it by ptrace: restart codes may be answered
   /// Of a call with a time limit that is under way or made again, by home's clock. Of one whose limit no argument
   /// names: when it began (hidden_limits.cc).
   int64_t deadline_ns = 0;
   uint64_t deadline_call = 0;  ///< its number
-  uint64_t given_bytes = 0;  ///< by a write or send that was broken off, and goes on when it is made again
+  uint64_t given_bytes = 0;    ///< by a write or send that was broken off, and goes on when it is made again
   std::atomic<uint64_t> home_ns{0};  ///< of the call that is traced: frames sent until replies received
-  SleepAtHome sleep;         ///< the last one
+  SleepAtHome sleep;                 ///< the last one
   BegunCall begun;
   /// Written under `mutex`, so that nobody who waits misses it; read by anybody.
   std::atomic<bool> ended{false};
@@ -131,35 +135,37 @@ struct Guest {
   uint32_t epoch = 0;
   uint8_t token[16] = {};
   std::string program;
-  int listener = -1;  ///< of the seccomp filter that its root process installed
+  int listener = -1;                   ///< of the seccomp filter that its root process installed
   uint64_t cpu_before_ns[2] = {0, 0};  ///< user and system time spent on other away nodes
 
   std::mutex mutex;  ///< guards what follows
   std::condition_variable changed;
   std::map<int, std::shared_ptr<GuestThread>> threads;  ///< by tid
   std::set<int> slots;
-  std::set<uint64_t> rest_pages;  ///< into which home's kernel can write, too
+  std::set<uint64_t> rest_pages;      ///< into which home's kernel can write, too
   std::atomic<bool> freezing{false};  ///< a move has begun: no new call, fork or exec
   std::atomic<bool> dropped{false};   ///< somebody is taking it out of the registry
   std::atomic<bool> held{false};      ///< home is stopped by job control, as it has last said
   bool being_held = false;            ///< a thread of ours keeps those still that compute
   std::atomic<bool> ended{false};     ///< gone, or being killed by us: its death is no news
   std::atomic<bool> left{false};      ///< home has said that it is not here any more
-  std::vector<ReleaseRange> at_home;  ///< memory that home still keeps, released once the move has proved itself
-  int busy = 0;             ///< forks and execs under way, which a freeze waits for
+  /// Memory that home still keeps, released once the move has proved itself
+  std::vector<ReleaseRange> at_home;
+  int busy = 0;  ///< forks and execs under way, which a freeze waits for
 
   std::atomic<bool> traced{false};  ///< by mostrace
   std::atomic<bool> trace_stacks{false};
   std::atomic<uint64_t> forwarded_calls{0};
   std::atomic<uint64_t> local_answers{0};
-  CpuFigures cpu_before;             ///< on earlier visits, here or elsewhere; what its children spent goes on in `children`
+  /// On earlier visits, here or elsewhere; what its children spent goes on in `children`
+  CpuFigures cpu_before;
   std::optional<CpuFigures> cpu_at_end;  ///< once it is reaped (mutex)
-  CpuFigures children;               ///< of children waited for while away; only those two fields (mutex)
+  CpuFigures children;                   ///< of children waited for while away; only those two fields (mutex)
   std::map<int, CpuFigures> ended_children;  ///< whose end home has yet to tell the guest, by pid (mutex)
-  int parent_pid = 0;                ///< for those that were forked here
-  std::atomic<bool> no_direct{false};  ///< this kernel may send it signals of its own
-  std::atomic<int> first_channel{-1};  ///< in its own table, if a thread has a direct path
-  std::mutex batch_mutex;              ///< of those who run a Batch while its other threads run
+  int parent_pid = 0;                        ///< for those that were forked here
+  std::atomic<bool> no_direct{false};        ///< this kernel may send it signals of its own
+  std::atomic<int> first_channel{-1};        ///< in its own table, if a thread has a direct path
+  std::mutex batch_mutex;                    ///< of those who run a Batch while its other threads run
 
   std::shared_ptr<GuestThread> thread(int tid) {
     std::lock_guard lock(mutex);

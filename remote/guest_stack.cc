@@ -14,8 +14,8 @@
 #include "libmosix/process/proc_stat.h"
 
 // libunwind's own search through a table of a remote process; exported, but in no header.
-extern "C" int _Ux86_64_dwarf_search_unwind_table(unw_addr_space_t, unw_word_t, unw_dyn_info_t*, unw_proc_info_t*, int,
-                                                  void*);
+extern "C" int _Ux86_64_dwarf_search_unwind_table(unw_addr_space_t, unw_word_t, unw_dyn_info_t*,
+                                                  unw_proc_info_t*, int, void*);
 
 namespace mosix {
 namespace {
@@ -86,8 +86,8 @@ class Walker {
     module.name = entry->path.substr(entry->path.rfind('/') + 1);
     if (module.name.starts_with("memfd:")) module.name.erase(0, 6);
     Elf64_Ehdr header{};
-    if (!read_memory(tid_, module.base, &header, sizeof header) || memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 ||
-        header.e_phnum > 64)
+    if (!read_memory(tid_, module.base, &header, sizeof header) ||
+        memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 || header.e_phnum > 64)
       return false;
     module.segments.resize(header.e_phnum);
     if (!read_memory(tid_, module.base + header.e_phoff, module.segments.data(),
@@ -135,7 +135,8 @@ class Walker {
     for (const Elf64_Sym& symbol : table) {
       uint64_t start = module.bias + symbol.st_value;
       if (ELF64_ST_TYPE(symbol.st_info) != STT_FUNC || symbol.st_value == 0 || start > ip) continue;
-      if (ip < start + symbol.st_size && (best == nullptr || symbol.st_value > best->st_value)) best = &symbol;
+      if (ip < start + symbol.st_size && (best == nullptr || symbol.st_value > best->st_value))
+        best = &symbol;
     }
     if (best == nullptr) return "";
     char text[256] = "";
@@ -145,7 +146,8 @@ class Walker {
     return text;
   }
 
-  static int find_proc_info(unw_addr_space_t space, unw_word_t ip, unw_proc_info_t* info, int need, void* argument) {
+  static int find_proc_info(unw_addr_space_t space, unw_word_t ip, unw_proc_info_t* info, int need,
+                            void* argument) {
     Walker& walker = self(argument);
     Module module;
     if (!walker.find_module(ip, module)) return -UNW_ENOINFO;
@@ -190,7 +192,9 @@ class Walker {
   }
   static int access_fpreg(unw_addr_space_t, unw_regnum_t, unw_fpreg_t*, int, void*) { return -UNW_EBADREG; }
   static int resume(unw_addr_space_t, unw_cursor_t*, void*) { return -UNW_EINVAL; }
-  static int get_proc_name(unw_addr_space_t, unw_word_t, char*, size_t, unw_word_t*, void*) { return -UNW_EINVAL; }
+  static int get_proc_name(unw_addr_space_t, unw_word_t, char*, size_t, unw_word_t*, void*) {
+    return -UNW_EINVAL;
+  }
 
   int tid_;
   uint64_t sp_ = 0, ip_ = 0;

@@ -30,8 +30,8 @@ bool take_out(const CallReply& reply, T* value) {
 
 /// A question to home on behalf of a call that has begun. False: a signal or a move came first, and the call has been
 /// answered accordingly.
-bool Supervisor::ask_for_call(GuestThread& thread, PendingCall& call, const CallPlan& plan, int64_t restart_code,
-                              CallReply* reply) {
+bool Supervisor::ask_for_call(GuestThread& thread, PendingCall& call, const CallPlan& plan,
+                              int64_t restart_code, CallReply* reply) {
   for (;;) {
     Result<CallReply> got = exchange(thread, plan);
     if (got && got->verdict == Verdict::kDone) {
@@ -48,8 +48,8 @@ bool Supervisor::ask_hidden_limit(GuestThread& thread, PendingCall& call, Hidden
   uint64_t fd = call.args()[0];
   timeval time{};
   const uint32_t bytes = sizeof time;
-  CallPlan option = buffer_plan(SYS_getsockopt, {fd, SOL_SOCKET, SO_RCVTIMEO, 0, 0, 0}, 4, &bytes, sizeof bytes, 3,
-                                sizeof time, OutRule::kFixed, 1);
+  CallPlan option = buffer_plan(SYS_getsockopt, {fd, SOL_SOCKET, SO_RCVTIMEO, 0, 0, 0}, 4, &bytes,
+                                sizeof bytes, 3, sizeof time, OutRule::kFixed, 1);
   CallReply reply;
   if (!ask_for_call(thread, call, option, kErestartsys, &reply)) return false;
   if (take_out(reply, &time)) {
@@ -58,7 +58,8 @@ bool Supervisor::ask_hidden_limit(GuestThread& thread, PendingCall& call, Hidden
   }
   if (call.number() != SYS_read && call.number() != SYS_readv) return true;
   struct termios settings {};
-  CallPlan ask = buffer_plan(SYS_ioctl, {fd, kTcgets, 0, 0, 0, 0}, -1, nullptr, 0, 2, sizeof settings, OutRule::kFixed, 1);
+  CallPlan ask = buffer_plan(SYS_ioctl, {fd, kTcgets, 0, 0, 0, 0}, -1, nullptr, 0, 2, sizeof settings,
+                             OutRule::kFixed, 1);
   if (!ask_for_call(thread, call, ask, kErestartsys, &reply)) return false;
   if (take_out(reply, &settings)) {
     *limit = terminal_limit((settings.c_lflag & ICANON) != 0, settings.c_cc[VMIN], settings.c_cc[VTIME]);
@@ -98,11 +99,13 @@ bool Supervisor::wait_for_rest(GuestThread& thread, PendingCall& call, int64_t b
     pollfd entry;
     timespec left;
   } in{{static_cast<int>(call.args()[0]), POLLIN, 0}, {left / kNsPerSecond, left % kNsPerSecond}};
-  CallPlan wait = buffer_plan(SYS_ppoll, {0, 1, sizeof in.entry, 0, 0, 0}, 0, &in, sizeof in, -1, 0, OutRule::kFixed, 0);
+  CallPlan wait =
+      buffer_plan(SYS_ppoll, {0, 1, sizeof in.entry, 0, 0, 0}, 0, &in, sizeof in, -1, 0, OutRule::kFixed, 0);
   wait.body.arg_relocs |= 1u << 2;
   CallReply reply;
   // As the call itself would be interrupted: one with SO_RCVTIMEO always fails with EINTR.
-  if (!ask_for_call(thread, call, wait, limit.result == 0 ? kErestartsys : kErestartnohand, &reply)) return false;
+  if (!ask_for_call(thread, call, wait, limit.result == 0 ? kErestartsys : kErestartnohand, &reply))
+    return false;
   if (reply.result != 0) return true;  // also what cannot be waited for: the call itself says why
   answer_and_deliver(thread, call, Answer::value(limit.result));
   return false;

@@ -56,7 +56,8 @@ class Supervisor::SocketConnection : public ImageConnection {
   Status send(ControlType type, const Bytes& body) override;
   Status send_pages(ControlType type, const PageRun& head, const void* data, size_t bytes) override;
   Result<ControlMessage> receive() override {
-    return receive_control(fd_.get(), [this](int) { return sink_; }, buffer_);
+    return receive_control(
+        fd_.get(), [this](int) { return sink_; }, buffer_);
   }
   void put_pages_into(std::shared_ptr<PageSink> sink) override { sink_ = std::move(sink); }
 

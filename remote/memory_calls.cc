@@ -23,12 +23,14 @@ Result<CallReply> ask_home(GuestThread& thread, const CallPlan& plan) {
   return reply;
 }
 
-Result<size_t> read_file_at_home(GuestThread& thread, uint64_t fd, uint64_t offset, void* data, size_t bytes) {
+Result<size_t> read_file_at_home(GuestThread& thread, uint64_t fd, uint64_t offset, void* data,
+                                 size_t bytes) {
   CallPlan plan = buffer_plan(SYS_pread64, {fd, 0, bytes, offset, 0, 0}, -1, nullptr, 0, 1,
                               static_cast<uint32_t>(bytes), OutRule::kResult, 1);
   TRY(CallReply reply, ask_home(thread, plan));
   if (reply.result < 0) return fail(static_cast<int>(-reply.result), "read of a mapped file at home");
-  if (reply.outs.empty() || reply.outs[0].size() > bytes) return fail(EBADMSG, "read of a mapped file at home");
+  if (reply.outs.empty() || reply.outs[0].size() > bytes)
+    return fail(EBADMSG, "read of a mapped file at home");
   memcpy(data, reply.outs[0].data(), reply.outs[0].size());
   return reply.outs[0].size();
 }
@@ -67,8 +69,8 @@ void Supervisor::map_file(GuestThread& thread, PendingCall& call) {
     }
     lose_channel(thread, call, error);
   };
-  CallPlan stat_plan = buffer_plan(SYS_fstat, {args[4], 0, 0, 0, 0, 0}, -1, nullptr, 0, 1, sizeof(struct stat),
-                                   OutRule::kFixed, 0);
+  CallPlan stat_plan = buffer_plan(SYS_fstat, {args[4], 0, 0, 0, 0, 0}, -1, nullptr, 0, 1,
+                                   sizeof(struct stat), OutRule::kFixed, 0);
   Result<CallReply> asked = ask_home(thread, stat_plan);
   if (!asked) return again(asked.error());
   if (asked->result < 0) return call.answer(asked->result);
@@ -81,7 +83,9 @@ void Supervisor::map_file(GuestThread& thread, PendingCall& call) {
   if (writable_sharing) return bring_home(thread, call, "writable shared file mapping");
   if (args[1] == 0 || args[5] % 4096 != 0) return call.answer(-EINVAL);
 
-  FileKey key{.device = info.st_dev, .inode = info.st_ino, .size = static_cast<uint64_t>(info.st_size),
+  FileKey key{.device = info.st_dev,
+              .inode = info.st_ino,
+              .size = static_cast<uint64_t>(info.st_size),
               .mtime_ns = info.st_mtim.tv_sec * 1000000000 + info.st_mtim.tv_nsec};
   Result<std::shared_ptr<CachedFile>> file(files_.find(key));
   if (*file == nullptr) file = files_.open(key, path_at_home(thread, args[4]));
@@ -112,11 +116,12 @@ void Supervisor::map_file(GuestThread& thread, PendingCall& call) {
   if (!stop || stop->gone()) return;
   Result<user_regs_struct> registers = tracee->registers();
   if (registers) call.note_result(static_cast<int64_t>(registers->rax));
-  if (registers && static_cast<int64_t>(registers->rax) > -4096 && static_cast<int64_t>(registers->rax) < 0) return;
+  if (registers && static_cast<int64_t>(registers->rax) > -4096 && static_cast<int64_t>(registers->rax) < 0)
+    return;
   if (registers) {
     uint64_t flags = (args[3] & ~static_cast<uint64_t>(MAP_FIXED_NOREPLACE)) | MAP_FIXED;
-    Result<CallReply> mirrored =
-        exchange_to_end(thread, plain_plan(SYS_mmap, {registers->rax, args[1], args[2], flags, args[4], args[5]}));
+    Result<CallReply> mirrored = exchange_to_end(
+        thread, plain_plan(SYS_mmap, {registers->rax, args[1], args[2], flags, args[4], args[5]}));
     // A mapping that home could not mirror keeps its contents here, and takes them along in full.
     if (!mirrored || mirrored->result < 0) log_debug("home did not mirror a mapping");
   }

@@ -147,7 +147,8 @@ void Supervisor::release_home_memory(GuestThread& thread) {
   }
   Result<CallReply> released = exchange_raw(thread, FrameType::kRelease, ranges.data(),
                                             ranges.size() * sizeof(ReleaseRange), plain_plan(0, {}));
-  if (!released) log_debug("home's memory of guest " + std::to_string(guest.pid) + ": " + released.error().message());
+  if (!released)
+    log_debug("home's memory of guest " + std::to_string(guest.pid) + ": " + released.error().message());
 }
 
 void Supervisor::dispatch(GuestThread& thread, PendingCall& call, const SyscallRow& row) {
@@ -189,9 +190,12 @@ void Supervisor::dispatch(GuestThread& thread, PendingCall& call, const SyscallR
       by = AnsweredBy::kBroughtHome;
       bring_home(thread, call, std::string(row.name));
       break;
-    case Where::kRefuse: call.answer(-row.refusal); break;
+    case Where::kRefuse:
+      call.answer(-row.refusal);
+      break;
   }
-  if (traced) trace_call(thread, row, *text, call, by, wall, now_ns(CLOCK_MONOTONIC) - started, std::move(stack));
+  if (traced)
+    trace_call(thread, row, *text, call, by, wall, now_ns(CLOCK_MONOTONIC) - started, std::move(stack));
 }
 
 void Supervisor::forward_call(GuestThread& thread, PendingCall& call, const SyscallRow& row) {
@@ -281,7 +285,8 @@ bool Supervisor::finish_call(GuestThread& thread, PendingCall& call, const CallP
 }
 
 void Supervisor::answer_when_interrupted(GuestThread& thread, PendingCall& call, int64_t restart_code) {
-  if (thread.guest->freezing) restart_code = code_to_wait(call.number(), call.args(), thread.outer_tid, restart_code);
+  if (thread.guest->freezing)
+    restart_code = code_to_wait(call.number(), call.args(), thread.outer_tid, restart_code);
   std::unique_lock lock(thread.mutex);
   thread.begun = begun_call(call.number(), call.args(), call.instruction_end(), restart_code);
   std::unique_lock tracing(thread.tracer_mutex, std::defer_lock);
@@ -310,7 +315,8 @@ void Supervisor::bring_home(GuestThread& thread, PendingCall& call, const std::s
   for (int asked = 1;; ++asked) {
     WantHome want{.pid = guest.pid, .reason = reason};
     if (!send_control(ControlType::kWantHome, encode_message(want))) return call.abandon();
-    if (asked == kSayAfter) log_info("guest " + std::to_string(guest.pid) + " waits to be brought home for " + reason);
+    if (asked == kSayAfter)
+      log_info("guest " + std::to_string(guest.pid) + " waits to be brought home for " + reason);
     if (!call.channel_given_up()) {
       // Its signals find it while it waits; the call is then made again.
       [[maybe_unused]] Status drained = drain_inbox(thread);
@@ -345,9 +351,9 @@ void Supervisor::lose_channel(GuestThread& thread, PendingCall& call, const Erro
   }
 }
 
-void Supervisor::trace_call(GuestThread& thread, const SyscallRow& row, const CallText& text, const PendingCall& call,
-                            AnsweredBy answered_by, int64_t started_ns, uint64_t total_ns,
-                            std::vector<std::string> stack) {
+void Supervisor::trace_call(GuestThread& thread, const SyscallRow& row, const CallText& text,
+                            const PendingCall& call, AnsweredBy answered_by, int64_t started_ns,
+                            uint64_t total_ns, std::vector<std::string> stack) {
   NotifiedMemory memory(thread.outer_tid);
   TraceEvent event;
   event.pid = thread.guest->pid;

@@ -22,10 +22,12 @@ bool is_large(const Area& area) {
 
 }  // namespace
 
-Result<std::shared_ptr<PageFiller>> PageFiller::open(int outer_pid, UniqueFd userfaultfd, const std::vector<Area>& areas) {
+Result<std::shared_ptr<PageFiller>> PageFiller::open(int outer_pid, UniqueFd userfaultfd,
+                                                     const std::vector<Area>& areas) {
   TRY(ProcessMemory memory, ProcessMemory::open(outer_pid));
   std::shared_ptr<PageFiller> filler(new PageFiller(std::move(memory), std::move(userfaultfd)));
-  if (!filler->userfaultfd_ || !feature_enabled("userfaultfd") || std::none_of(areas.begin(), areas.end(), is_large))
+  if (!filler->userfaultfd_ || !feature_enabled("userfaultfd") ||
+      std::none_of(areas.begin(), areas.end(), is_large))
     return filler;
   uffdio_api api{};
   api.api = UFFD_API;
@@ -74,7 +76,8 @@ Status PageFiller::copy(uint64_t address, const uint8_t* data, size_t bytes) {
       if (error == EAGAIN && order.copy > 0) {
         done = static_cast<size_t>(order.copy);
       } else if (error == EEXIST) {
-        done = kPage;  // the kernel has put something of its own there (rseq): the page is there to be written
+        done =
+            kPage;  // the kernel has put something of its own there (rseq): the page is there to be written
         TRY_VOID(memory_.write(address, data, done));
       } else if (error != EAGAIN && error != EINTR) {
         errno = error;

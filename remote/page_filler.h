@@ -18,7 +18,8 @@ namespace mosix {
 class PageFiller : public PageSink {
  public:
   /// `userfaultfd` was made by the stub, where all areas are mapped by now; it may be empty.
-  static Result<std::shared_ptr<PageFiller>> open(int outer_pid, UniqueFd userfaultfd, const std::vector<Area>& areas);
+  static Result<std::shared_ptr<PageFiller>> open(int outer_pid, UniqueFd userfaultfd,
+                                                  const std::vector<Area>& areas);
 
  private:
   Status put(uint64_t address, const uint8_t* data, size_t bytes) override;

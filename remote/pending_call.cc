@@ -58,8 +58,8 @@ void PendingCall::answer(int64_t result) {
 void PendingCall::send(seccomp_notif_resp& response) {
   // ENOENT: the thread was killed meanwhile, and with it its question.
   if (notify_ioctl(listener_, SECCOMP_IOCTL_NOTIF_SEND, &response) != 0 && errno != ENOENT)
-    log_error("answer to call " + std::to_string(number_) + " of thread " + std::to_string(outer_tid_) + ": " +
-              strerror(errno));
+    log_error("answer to call " + std::to_string(number_) + " of thread " + std::to_string(outer_tid_) +
+              ": " + strerror(errno));
 }
 
 void PendingCall::let_run_here() {

@@ -6,8 +6,8 @@
 #include <linux/seccomp.h>
 
 #include <array>
-#include <functional>
 #include <cstdint>
+#include <functional>
 
 #include "libmosix/syscalls/guest_memory.h"
 
@@ -37,7 +37,9 @@ class PendingCall {
 
   uint64_t number() const { return number_; }
   const std::array<uint64_t, 6>& args() const { return args_; }
-  uint64_t instruction_end() const { return instruction_end_; }  ///< address behind the system call instruction
+  uint64_t instruction_end() const {
+    return instruction_end_;
+  }  ///< address behind the system call instruction
   /// Restarts it as long as home has not executed anything of it.
   int64_t code_to_begin() const { return code_to_begin_; }
   void set_code_to_begin(int64_t code) { code_to_begin_ = code; }

@@ -29,7 +29,8 @@ struct CloneOrder {
 constexpr uint64_t kNamespaces = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER |
                                  CLONE_NEWPID | CLONE_NEWNET | 0x80 /* CLONE_NEWTIME */;
 /// What the home half must do natively too: what is shared between parent and child there.
-constexpr uint64_t kSharedAtHome = CLONE_FS | CLONE_FILES | CLONE_SYSVSEM | CLONE_IO | CLONE_THREAD | CLONE_SIGHAND;
+constexpr uint64_t kSharedAtHome =
+    CLONE_FS | CLONE_FILES | CLONE_SYSVSEM | CLONE_IO | CLONE_THREAD | CLONE_SIGHAND;
 
 Result<CloneOrder> read_order(PendingCall& call, Split kind, GuestMemory& memory) {
   const auto& args = call.args();
@@ -88,30 +89,35 @@ bool Supervisor::keeps_identity(GuestThread& thread, const PendingCall& call, co
   if (!group && !user) return false;
   Result<CallReply> real = exchange(thread, plain_plan(group ? SYS_getgid : SYS_getuid, {}));
   Result<CallReply> effective = exchange(thread, plain_plan(group ? SYS_getegid : SYS_geteuid, {}));
-  if (!real || !effective || real->verdict != Verdict::kDone || effective->verdict != Verdict::kDone) return false;
+  if (!real || !effective || real->verdict != Verdict::kDone || effective->verdict != Verdict::kDone)
+    return false;
   auto real_id = static_cast<uint64_t>(real->result), effective_id = static_cast<uint64_t>(effective->result);
   if (row.number == SYS_setresuid || row.number == SYS_setresgid)
     return same_or_left(args[0], real_id) && same_or_left(args[1], effective_id) &&
            static_cast<uint32_t>(args[2]) == ~0u;
   if (row.number == SYS_setreuid || row.number == SYS_setregid)
-    return static_cast<uint32_t>(args[0]) == ~0u && same_or_left(args[1], effective_id) && real_id == effective_id;
+    return static_cast<uint32_t>(args[0]) == ~0u && same_or_left(args[1], effective_id) &&
+           real_id == effective_id;
   // With privilege it sets the saved id as well.
   return effective_id != 0 && real_id == effective_id && same_or_left(args[0], real_id);
 }
 
 /// A fork is never undone: home has the child. It connects within microseconds, unless it is stopped by job control
 /// first, or killed: ECHILD then, which its parent hears of as of any other child's end.
-Result<UniqueFd> Supervisor::wait_for_child(GuestThread& parent, const uint8_t (&token)[16], int child_tid, bool is_thread) {
+Result<UniqueFd> Supervisor::wait_for_child(GuestThread& parent, const uint8_t (&token)[16], int child_tid,
+                                            bool is_thread) {
   constexpr int kLookMs = 1000;
   for (;;) {
     Result<UniqueFd> channel = wait_for_hello(token, child_tid, 0, kLookMs);
     if (channel || channel.error().code != ETIMEDOUT || parent.ended) return channel;
     if (is_thread) continue;  // it ends with the process, and so does its parent
-    CallPlan look = buffer_plan(SYS_waitid, {P_PID, static_cast<uint64_t>(child_tid), 0, WEXITED | WNOHANG | WNOWAIT, 0, 0}, -1,
-                                nullptr, 0, 2, sizeof(siginfo_t), OutRule::kFixed, 1);
+    CallPlan look = buffer_plan(
+        SYS_waitid, {P_PID, static_cast<uint64_t>(child_tid), 0, WEXITED | WNOHANG | WNOWAIT, 0, 0}, -1,
+        nullptr, 0, 2, sizeof(siginfo_t), OutRule::kFixed, 1);
     TRY(CallReply reply, exchange_to_end(parent, look));
     siginfo_t info{};
-    if (!reply.outs.empty() && reply.outs[0].size() == sizeof info) memcpy(&info, reply.outs[0].data(), sizeof info);
+    if (!reply.outs.empty() && reply.outs[0].size() == sizeof info)
+      memcpy(&info, reply.outs[0].data(), sizeof info);
     if (reply.result == -ECHILD || info.si_pid == child_tid) return fail(ECHILD, "the child has ended");
   }
 }
@@ -154,8 +160,9 @@ void Supervisor::clone_call(GuestThread& thread, PendingCall& call, Split kind) 
   fill_random(body.token, sizeof body.token);
   expect_hello(body.token);
   uint64_t shared = order.flags & kSharedAtHome;
-  body.flags = is_thread ? (shared | CLONE_VM) : (shared & ~static_cast<uint64_t>(CLONE_SIGHAND)) |
-                                                     static_cast<uint64_t>(order.exit_signal);
+  body.flags =
+      is_thread ? (shared | CLONE_VM)
+                : (shared & ~static_cast<uint64_t>(CLONE_SIGHAND)) | static_cast<uint64_t>(order.exit_signal);
   Result<CallReply> reply = exchange_raw(thread, FrameType::kClone, &body, sizeof body, plain_plan(0, {}));
   guest.forwarded_calls.fetch_add(1, std::memory_order_relaxed);
   if (!reply || reply->verdict == Verdict::kRestart || reply->result < 0) {
@@ -175,14 +182,15 @@ void Supervisor::clone_call(GuestThread& thread, PendingCall& call, Split kind) 
     release_slot();
     tracing.unlock();
     if (channel.error().code != ECHILD) return lose_channel(thread, call, channel.error());
-    log_debug("guest " + std::to_string(guest.pid) + ": child " + std::to_string(child_tid) + " has ended before it began");
+    log_debug("guest " + std::to_string(guest.pid) + ": child " + std::to_string(child_tid) +
+              " has ended before it began");
     return answer_and_deliver(thread, call, Answer::value(child_tid));
   }
 
   // Now the away half. The thread is led through a plain clone whose flags are in registers, so that nobody can
   // change them; it gets its number by the namespace's last pid.
-  Result<Tracee> tracee = seize_caller(
-      thread, call, PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK);
+  Result<Tracee> tracee =
+      seize_caller(thread, call, PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK);
   if (!tracee) return call.abandon();
   tracee->interrupt();
   call.answer(kErestartnointr);
@@ -248,7 +256,8 @@ void Supervisor::clone_call(GuestThread& thread, PendingCall& call, Split kind) 
   thread.led = false;
   auto status = read_status_fields(outer_child);
   if (!born || !status || status->ns_pid.empty() || status->ns_pid.back() != child_tid)
-    log_error("guest " + std::to_string(guest.pid) + ": child " + std::to_string(child_tid) + " got another number here");
+    log_error("guest " + std::to_string(guest.pid) + ": child " + std::to_string(child_tid) +
+              " got another number here");
 
   // Known to the registry before it runs; its pid is announced to home before its first call.
   auto record = std::make_shared<GuestThread>();
@@ -264,7 +273,8 @@ void Supervisor::clone_call(GuestThread& thread, PendingCall& call, Split kind) 
     release_slot();
     {
       std::lock_guard lock(guest.mutex);
-      guest.ended_children.erase(child_tid);  // of an earlier child of that number, which somebody else has reaped
+      guest.ended_children.erase(
+          child_tid);  // of an earlier child of that number, which somebody else has reaped
     }
     auto process = std::make_shared<Guest>();
     process->pid = child_tid;
@@ -294,17 +304,20 @@ void Supervisor::clone_call(GuestThread& thread, PendingCall& call, Split kind) 
     coming.counted = false;
   }
   add_thread(record);
-  if (!is_thread && (order.flags & CLONE_VM) == 0 && guest.first_channel >= 0) drop_inherited_paths(*record, child);
+  if (!is_thread && (order.flags & CLONE_VM) == 0 && guest.first_channel >= 0)
+    drop_inherited_paths(*record, child);
   {
     std::lock_guard lock(record->mutex);
     rest(record);
   }
   if ((order.flags & CLONE_PIDFD) != 0) {
-    Result<CallReply> opened = exchange_to_end(thread, plain_plan(SYS_pidfd_open, {static_cast<uint64_t>(child_tid)}));
+    Result<CallReply> opened =
+        exchange_to_end(thread, plain_plan(SYS_pidfd_open, {static_cast<uint64_t>(child_tid)}));
     if (opened && opened->result >= 0) {
       auto fd = static_cast<int>(opened->result);
       memory.write(order.pidfd, &fd, sizeof fd);
-      exchange_to_end(thread, plain_plan(SYS_fcntl, {static_cast<uint64_t>(fd), 2 /* F_SETFD */, 1 /* FD_CLOEXEC */}));
+      exchange_to_end(
+          thread, plain_plan(SYS_fcntl, {static_cast<uint64_t>(fd), 2 /* F_SETFD */, 1 /* FD_CLOEXEC */}));
     }
   }
   call.note_result(child_tid);
@@ -417,7 +430,8 @@ void Supervisor::exit_thread(GuestThread& thread, PendingCall& call) {
     }
   }
   drop_thread(self);
-  if (DirectPath* direct = thread.direct) guest.forwarded_calls.fetch_add(direct->calls(), std::memory_order_relaxed);
+  if (DirectPath* direct = thread.direct)
+    guest.forwarded_calls.fetch_add(direct->calls(), std::memory_order_relaxed);
   send_frame(thread.channel.get(), FrameType::kExit, guest, 0, 0, &order, sizeof order);
   // Its slot at home is free when it has shut its channel: what runs after that needs no stack.
   set_receive_timeout(thread.channel.get(), kStageTimeoutMs);

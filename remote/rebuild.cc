@@ -37,7 +37,8 @@ namespace {
 
 constexpr uint64_t kAddressSpaceEnd = 0x7ffffffff000;
 constexpr uint64_t kArchMapVdso64 = 0x2003;
-constexpr uint64_t kFilterFlags = 1 /* TSYNC */ | 8 /* NEW_LISTENER */ | 16 /* TSYNC_ESRCH */ | 32 /* WAIT_KILLABLE_RECV */;
+constexpr uint64_t kFilterFlags =
+    1 /* TSYNC */ | 8 /* NEW_LISTENER */ | 16 /* TSYNC_ESRCH */ | 32 /* WAIT_KILLABLE_RECV */;
 constexpr uint64_t kSsDisable = 2, kSsOnstack = 1;
 constexpr size_t kArgStart = 7;  ///< in ProcessState::mm
 constexpr int kImageLimitMs = 60000;
@@ -163,13 +164,14 @@ void Supervisor::build_guest(Reserve order, std::shared_ptr<ImageQueue> queue) {
     {
       // The same pid may have lived here until a moment ago.
       std::unique_lock lock(registry_mutex_);
-      if (!registry_changed_.wait_for(lock, std::chrono::seconds(3), [&] { return !guests_.contains(order.pid); }))
+      if (!registry_changed_.wait_for(lock, std::chrono::seconds(3),
+                                      [&] { return !guests_.contains(order.pid); }))
         return fail(EEXIST, "process " + std::to_string(order.pid) + " is here already");
       reaped_.erase(order.pid);
     }
     constexpr uint64_t kFourGiB = 1ull << 32;
-    if ((order.ring_base | order.ring_bytes) % 4096 != 0 || order.ring_base >= kFourGiB || order.ring_bytes >= kFourGiB ||
-        order.ring_base + order.ring_bytes > kFourGiB)
+    if ((order.ring_base | order.ring_bytes) % 4096 != 0 || order.ring_base >= kFourGiB ||
+        order.ring_bytes >= kFourGiB || order.ring_base + order.ring_bytes > kFourGiB)
       return fail(EBADMSG, "places for rings");
     TRY_VOID(let_in());
     counted = true;
@@ -193,7 +195,8 @@ void Supervisor::build_guest(Reserve order, std::shared_ptr<ImageQueue> queue) {
     TRY_VOID(send_control(ControlType::kReady, encode_message(ready)));
 
     TRY(ControlMessage next, queue->pop(kStageTimeoutMs));
-    if (next.type != static_cast<uint16_t>(ControlType::kGo)) return fail(ECANCELED, "the move was called off");
+    if (next.type != static_cast<uint16_t>(ControlType::kGo))
+      return fail(ECANCELED, "the move was called off");
     // Before it runs: its end, which may be near, must not be told first.
     note_guest(*guest, "guest");
     counted = false;
@@ -204,7 +207,8 @@ void Supervisor::build_guest(Reserve order, std::shared_ptr<ImageQueue> queue) {
   if (done) {
     ProcessRef running{.pid = order.pid, .epoch = order.epoch};
     send_control(ControlType::kRunning, encode_message(running));
-    log_info("guest " + std::to_string(order.pid) + " (" + guest->program + ") from " + options_.home_name + " runs");
+    log_info("guest " + std::to_string(order.pid) + " (" + guest->program + ") from " + options_.home_name +
+             " runs");
     return;
   }
   log_info("guest " + std::to_string(order.pid) + " did not start: " + done.error().message());
@@ -228,7 +232,8 @@ Status Supervisor::receive_pages(Building& building, ImageConnection& connection
   for (;;) {
     TRY(ControlMessage message, connection.receive());
     switch (static_cast<ControlType>(message.type)) {
-      case ControlType::kImageEnd: return filler->status();
+      case ControlType::kImageEnd:
+        return filler->status();
       case ControlType::kPages: {  // arrived before there was a sink
         TRY(uint64_t address, page_run_address(message.body));
         filler->take(address, message.body.data() + kPagePrefix, message.body.size() - kPagePrefix);
@@ -239,12 +244,15 @@ Status Supervisor::receive_pages(Building& building, ImageConnection& connection
         for (size_t i = 0; i < building.state.areas.size(); ++i) {
           const Area& area = building.state.areas[i];
           if (run.address < area.start || run.address >= area.end || building.files[i] == nullptr) continue;
-          TRY_VOID(building.files[i]->put(area.offset + (run.address - area.start), run.data.data(), run.data.size()));
+          TRY_VOID(building.files[i]->put(area.offset + (run.address - area.start), run.data.data(),
+                                          run.data.size()));
         }
         break;
       }
-      case ControlType::kForget: return fail(ECANCELED, "the move was called off");
-      default: return fail(EBADMSG, "unexpected message in an image");
+      case ControlType::kForget:
+        return fail(ECANCELED, "the move was called off");
+      default:
+        return fail(EBADMSG, "unexpected message in an image");
     }
   }
 }
@@ -339,8 +347,9 @@ Result<std::vector<uint64_t>> Supervisor::add_file_maps(Batch& batch, const Buil
   for (size_t i = 0; i < building.files.size(); ++i) {
     if (building.files[i] == nullptr) continue;
     const Area& area = building.state.areas[i];
-    batch.add(SYS_mmap, {area.start, area.end - area.start, area.protection, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE,
-                         numbers[building.files[i].get()], area.offset});
+    batch.add(SYS_mmap,
+              {area.start, area.end - area.start, area.protection, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE,
+               numbers[building.files[i].get()], area.offset});
   }
   batch.add(SYS_close_range, {0, ~0u, 0});
   return gifts;
@@ -351,7 +360,8 @@ Status Supervisor::check_gifts(const Batch& batch, const std::vector<uint64_t>& 
   for (uint64_t at : gifts) {
     cmsghdr head{};
     TRY_VOID(batch.fetch(at, &head, sizeof head));
-    if (head.cmsg_type != SCM_RIGHTS || head.cmsg_len < CMSG_LEN(0) || head.cmsg_len > CMSG_LEN(kMaxGift * sizeof(int)))
+    if (head.cmsg_type != SCM_RIGHTS || head.cmsg_len < CMSG_LEN(0) ||
+        head.cmsg_len > CMSG_LEN(kMaxGift * sizeof(int)))
       return fail(EBADMSG, "the remote did not get its files");
     std::vector<int> numbers((head.cmsg_len - CMSG_LEN(0)) / sizeof(int));
     TRY_VOID(batch.fetch(at + CMSG_LEN(0), numbers.data(), numbers.size() * sizeof(int)));
@@ -364,7 +374,8 @@ Status Supervisor::check_gifts(const Batch& batch, const std::vector<uint64_t>& 
 Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
   Guest& guest = *building.guest;
   TRY(ControlMessage first, connection.receive());
-  if (first.type == static_cast<uint16_t>(ControlType::kForget)) return fail(ECANCELED, "the move was called off");
+  if (first.type == static_cast<uint16_t>(ControlType::kForget))
+    return fail(ECANCELED, "the move was called off");
   if (first.type != static_cast<uint16_t>(ControlType::kImageState)) return fail(EBADMSG, "no image state");
   TRY(building.state, decode_message<ProcessState>(first.body));
   const ProcessState& state = building.state;
@@ -383,7 +394,8 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
     const Area& area = state.areas[i];
     if (area.kind != AreaKind::kFile) continue;
     TRY(building.files[i], files_.open(area.file, area.path));
-    if (!building.files[i]->covers(area.offset, area.end - area.start)) need.areas.push_back(static_cast<uint32_t>(i));
+    if (!building.files[i]->covers(area.offset, area.end - area.start))
+      need.areas.push_back(static_cast<uint32_t>(i));
   }
   TRY_VOID(connection.send(ControlType::kNeed, encode_message(need)));
 
@@ -496,7 +508,8 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
       record->deadline_call = registers.orig_rax;
     }
     if (static_cast<int64_t>(registers.orig_rax) >= 0)
-      record->begun = begun_call(registers.orig_rax, arguments_in(registers), registers.rip, static_cast<int64_t>(registers.rax));
+      record->begun = begun_call(registers.orig_rax, arguments_in(registers), registers.rip,
+                                 static_cast<int64_t>(registers.rax));
     record->led = true;
     guest.threads[record->tid] = record;
     guest.slots.insert(record->slot);
@@ -510,7 +523,8 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
   batch.clear();
   batch.add(SYS_close, {static_cast<uint64_t>(inner_listener)});
   // Late, for they run while the remote works for us.
-  bool timed = std::any_of(state.cpu_timers.begin(), state.cpu_timers.end(), [](uint64_t word) { return word != 0; });
+  bool timed =
+      std::any_of(state.cpu_timers.begin(), state.cpu_timers.end(), [](uint64_t word) { return word != 0; });
   if (timed && state.cpu_timers.size() == 8) {
     guest.no_direct = true;
     uint64_t timers = batch.place(state.cpu_timers.data(), 64);
@@ -536,9 +550,11 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
 
 /// Deputies that home has sent here connect, and tell what came while the guest was on its way: signals are there before
 /// it makes a step.
-Status Supervisor::meet_deputies(const Guest& guest, const std::vector<std::shared_ptr<GuestThread>>& threads) {
+Status Supervisor::meet_deputies(const Guest& guest,
+                                 const std::vector<std::shared_ptr<GuestThread>>& threads) {
   for (auto& thread : threads) {
-    TRY(UniqueFd channel, wait_for_hello(guest.token, thread->tid, thread->signals_received, kConnectTimeoutMs));
+    TRY(UniqueFd channel,
+        wait_for_hello(guest.token, thread->tid, thread->signals_received, kConnectTimeoutMs));
     std::lock_guard lock(thread->mutex);
     thread->channel = std::move(channel);
     thread->inbox.clear();

@@ -45,12 +45,16 @@ bool may_signal_own_threads(uint64_t number, const std::array<uint64_t, 6>& args
   auto target = static_cast<int>(args[0]);
   switch (number) {
     case SYS_kill:
-    case SYS_rt_sigqueueinfo: return target <= 0 || target == pid;
+    case SYS_rt_sigqueueinfo:
+      return target <= 0 || target == pid;
     case SYS_tgkill:
-    case SYS_rt_tgsigqueueinfo: return target == pid;
+    case SYS_rt_tgsigqueueinfo:
+      return target == pid;
     case SYS_tkill:
-    case SYS_pidfd_send_signal: return true;
-    default: return false;
+    case SYS_pidfd_send_signal:
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -225,7 +229,8 @@ void Supervisor::answer_and_deliver(GuestThread& thread, PendingCall& call, cons
     std::lock_guard lock(thread.mutex);
     bool unpark = answer.run_here && !thread.waiting.empty();  // the mask may change
     if (!thread.has_signal() && !unpark && !restarts) return answer.apply(call);
-    if (restarts) thread.begun = begun_call(call.number(), call.args(), call.instruction_end(), answer.result);
+    if (restarts)
+      thread.begun = begun_call(call.number(), call.args(), call.instruction_end(), answer.result);
   }
   std::unique_lock tracing = lock_tracer(thread);
   while (!tracing) {
@@ -233,7 +238,8 @@ void Supervisor::answer_and_deliver(GuestThread& thread, PendingCall& call, cons
     // of its call before it has been told to stand, or it would go on for a while without its handlers.
     {
       std::unique_lock lock(thread.mutex);
-      thread.changed.wait(lock, [&] { return thread.interrupted || thread.ended || !thread.guest->freezing; });
+      thread.changed.wait(lock,
+                          [&] { return thread.interrupted || thread.ended || !thread.guest->freezing; });
       if (thread.ended) return call.abandon();
       if (thread.interrupted) return answer.apply(call);
     }
@@ -354,10 +360,11 @@ void Supervisor::mend_unread_call(GuestThread& thread, Tracee& tracee) {
   tracee.set_registers(*registers);
 }
 
-BegunCall Supervisor::begun_call(uint64_t number, const std::array<uint64_t, 6>& args, uint64_t instruction_end,
-                                 int64_t code) {
+BegunCall Supervisor::begun_call(uint64_t number, const std::array<uint64_t, 6>& args,
+                                 uint64_t instruction_end, int64_t code) {
   if (code != kErestartsys && code != kErestartnohand && code != kErestartRestartblock) return {};
-  return {code == kErestartRestartblock ? uint64_t{SYS_restart_syscall} : number, args, instruction_end, code};
+  return {code == kErestartRestartblock ? uint64_t{SYS_restart_syscall} : number, args, instruction_end,
+          code};
 }
 
 void Supervisor::lead_back_into_call(GuestThread& thread, Tracee& tracee) {
@@ -397,7 +404,8 @@ void Supervisor::deliver_to_computing(GuestThread& thread) {
   }
   if (!stop || stop->gone()) return;
   // No handler on the agent's stack.
-  if (Status out = leave_code(*tracee, agent_code(*thread.guest)); !out) return log_error(out.error().message());
+  if (Status out = leave_code(*tracee, agent_code(*thread.guest)); !out)
+    return log_error(out.error().message());
   mend_unread_call(thread, *tracee);
   put_signals(thread, *tracee);
 }

@@ -23,13 +23,16 @@ size_t rest_index(uint64_t number) { return number == SYS_nanosleep ? 1 : 3; }
 CallPlan plan_reading(int pid, uint64_t address, uint32_t bytes) {
   constexpr uint32_t kData = 32;
   uint64_t ranges[4] = {0, bytes, address, bytes};  // iovec here (its pointer is a reloc), iovec there
-  CallPlan plan = buffer_plan(SYS_process_vm_readv, {static_cast<uint64_t>(pid), 0, 1, 16, 1, 0}, 1, ranges, sizeof ranges,
-                              -1, 0, OutRule::kFixed, 0);
+  CallPlan plan = buffer_plan(SYS_process_vm_readv, {static_cast<uint64_t>(pid), 0, 1, 16, 1, 0}, 1, ranges,
+                              sizeof ranges, -1, 0, OutRule::kFixed, 0);
   plan.body.arg_relocs |= 1u << 3;
   plan.relocs.push_back({.at = 0, .target = kData});
   plan.body.reloc_count = 1;
-  plan.outs.push_back({.offset = kData, .max_bytes = bytes, .rule = static_cast<uint16_t>(OutRule::kResult),
-                       .reserved = 0, .param = 1});
+  plan.outs.push_back({.offset = kData,
+                       .max_bytes = bytes,
+                       .rule = static_cast<uint16_t>(OutRule::kResult),
+                       .reserved = 0,
+                       .param = 1});
   plan.destinations.push_back({.max_bytes = bytes});
   plan.body.out_count = 1;
   plan.body.scratch_bytes = (kData + bytes + 15) & ~15u;
@@ -70,7 +73,8 @@ Result<CallReply> Supervisor::make_room_for_rest(GuestThread& thread, uint64_t a
   CallPlan room = plain_plan(SYS_brk, {entry->end});
   if (entry->path != "[heap]") {
     uint64_t first = address & ~(kPage - 1), end = (address + sizeof(timespec) + kPage - 1) & ~(kPage - 1);
-    room = plain_plan(SYS_mmap, {first, end - first, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, ~0ull, 0});
+    room = plain_plan(SYS_mmap, {first, end - first, PROT_READ | PROT_WRITE,
+                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, ~0ull, 0});
   }
   TRY(CallReply made, exchange(thread, room));
   if (made.verdict != Verdict::kDone || made.result < 0) return made;
@@ -93,7 +97,8 @@ void Supervisor::sleep_at_home(GuestThread& thread, PendingCall& call, const Sys
   if (rest != 0 && !has_room && !guest.is_ours(rest, sizeof(timespec))) {
     Result<std::vector<MapEntry>> maps = read_maps(guest.outer_pid);
     // A pointer that the program cannot write through is no pointer at home either: EFAULT, if it comes to that.
-    has_room = maps && writable_at(*maps, rest) != nullptr && writable_at(*maps, rest + sizeof(timespec) - 1) != nullptr;
+    has_room = maps && writable_at(*maps, rest) != nullptr &&
+               writable_at(*maps, rest + sizeof(timespec) - 1) != nullptr;
     for (bool made = !has_room; !made;) {
       Result<CallReply> reply = make_room_for_rest(thread, rest);
       made = reply && reply->verdict == Verdict::kDone;
@@ -125,7 +130,8 @@ void Supervisor::restart(GuestThread& thread, PendingCall& call) {
 void Supervisor::go_on_sleeping(GuestThread& thread, PendingCall& call, CallPlan plan) {
   for (;;) {
     Result<CallReply> reply = exchange(thread, plan);
-    bool interrupted = reply && reply->result == (reply->verdict == Verdict::kDone ? -EINTR : kErestartRestartblock);
+    bool interrupted =
+        reply && reply->result == (reply->verdict == Verdict::kDone ? -EINTR : kErestartRestartblock);
     if (interrupted) reply = fetch_rest(thread, std::move(*reply));
     if (finish_call(thread, call, plan, reply)) return;
     if (!interrupted) continue;

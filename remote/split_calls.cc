@@ -64,7 +64,8 @@ uint64_t process_cpu_ns(int outer_pid) {
 
 /// The same of one thread. Its clock is for its own process alone to read; the scheduler's figures say as much.
 uint64_t thread_cpu_ns(int outer_tid, const Result<ProcStat>& stat) {
-  if (Result<std::string> text = read_proc_file(outer_tid, "schedstat")) return strtoull(text->c_str(), nullptr, 10);
+  if (Result<std::string> text = read_proc_file(outer_tid, "schedstat"))
+    return strtoull(text->c_str(), nullptr, 10);
   uint64_t tick_ns = 1000000000u / static_cast<uint64_t>(sysconf(_SC_CLK_TCK));
   return stat ? (stat->utime + stat->stime) * tick_ns : 0;
 }
@@ -127,32 +128,50 @@ CpuFigures cpu_figures(Guest& guest) {
 
 void Supervisor::split_call(GuestThread& thread, PendingCall& call, const SyscallRow& row) {
   switch (row.split) {
-    case Split::kMmap: return map_memory(thread, call);
+    case Split::kMmap:
+      return map_memory(thread, call);
     case Split::kClone:
     case Split::kFork:
     case Split::kVfork:
-    case Split::kClone3: return clone_call(thread, call, row.split);
-    case Split::kExecve: return exec_call(thread, call, row, false);
-    case Split::kExecveat: return exec_call(thread, call, row, true);
-    case Split::kExit: return exit_thread(thread, call);
-    case Split::kExitGroup: return exit_group(thread, call);
-    case Split::kSigaction: return set_action(thread, call, row);
-    case Split::kSigprocmask: return set_mask(thread, call);
-    case Split::kSigreturn: return return_from_handler(thread, call);
-    case Split::kSigsuspend: return suspend(thread, call, row);
-    case Split::kTimedMask: return timed_with_mask(thread, call, row);
+    case Split::kClone3:
+      return clone_call(thread, call, row.split);
+    case Split::kExecve:
+      return exec_call(thread, call, row, false);
+    case Split::kExecveat:
+      return exec_call(thread, call, row, true);
+    case Split::kExit:
+      return exit_thread(thread, call);
+    case Split::kExitGroup:
+      return exit_group(thread, call);
+    case Split::kSigaction:
+      return set_action(thread, call, row);
+    case Split::kSigprocmask:
+      return set_mask(thread, call);
+    case Split::kSigreturn:
+      return return_from_handler(thread, call);
+    case Split::kSigsuspend:
+      return suspend(thread, call, row);
+    case Split::kTimedMask:
+      return timed_with_mask(thread, call, row);
     case Split::kItimer:
       // ITIMER_REAL belongs to home's clock; the two that count CPU time to where it is spent.
       if (call.args()[0] == ITIMER_REAL) return forward_call(thread, call, row);
       if (!end_direct_calls(thread)) return answer_when_interrupted(thread, call, kErestartnointr);
       return call.let_run_here();
-    case Split::kTimes: return times(thread, call, row);
-    case Split::kWait: return wait_for_child(thread, call, row);
-    case Split::kRestart: return restart(thread, call);
-    case Split::kRlimit: return set_limit(thread, call, row);
-    case Split::kPrctl: return forward_then_run_here(thread, call, row);
-    case Split::kMemory: return judge_memory_call(thread, call, row);
-    case Split::kNone: break;
+    case Split::kTimes:
+      return times(thread, call, row);
+    case Split::kWait:
+      return wait_for_child(thread, call, row);
+    case Split::kRestart:
+      return restart(thread, call);
+    case Split::kRlimit:
+      return set_limit(thread, call, row);
+    case Split::kPrctl:
+      return forward_then_run_here(thread, call, row);
+    case Split::kMemory:
+      return judge_memory_call(thread, call, row);
+    case Split::kNone:
+      break;
   }
   log_error("call " + std::string(row.name) + " is split, but no handler is named");
   bring_home(thread, call, std::string(row.name));
@@ -174,7 +193,8 @@ void Supervisor::judge_memory_call(GuestThread& thread, PendingCall& call, const
       if (is_ours(args[0], args[1])) return call.answer(-EFAULT);
       if ((args[3] & 2 /* MREMAP_FIXED */) != 0 && is_ours(args[4], args[2])) return call.answer(-ENOMEM);
       break;
-    default: break;
+    default:
+      break;
   }
   call.let_run_here();
 }
@@ -198,7 +218,8 @@ void Supervisor::set_limit(GuestThread& thread, PendingCall& call, const Syscall
   uint64_t address = row.number == SYS_getrlimit ? 0 : args[prlimit_call ? 2 : 1];
   struct rlimit limit {};
   NotifiedMemory memory(thread.outer_tid);
-  bool counts_here = resource == RLIMIT_CPU || resource == RLIMIT_AS || resource == RLIMIT_DATA || resource == RLIMIT_STACK;
+  bool counts_here =
+      resource == RLIMIT_CPU || resource == RLIMIT_AS || resource == RLIMIT_DATA || resource == RLIMIT_STACK;
   if (own && resource == RLIMIT_CPU && address != 0 && !end_direct_calls(thread))
     return answer_when_interrupted(thread, call, kErestartnointr);
   bool sets = own && counts_here && address != 0 && memory.read(address, &limit, sizeof limit).has_value();
@@ -217,7 +238,8 @@ void Supervisor::set_action(GuestThread& thread, PendingCall& call, const Syscal
   KernelSigaction action{};
   NotifiedMemory memory(thread.outer_tid);
   // A question, or what this kernel refuses by itself.
-  if (args[1] == 0 || args[3] != 8 || !memory.read(args[1], &action, sizeof action)) return call.let_run_here();
+  if (args[1] == 0 || args[3] != 8 || !memory.read(args[1], &action, sizeof action))
+    return call.let_run_here();
   bool handled = action.handler != 0 && action.handler != 1;
   KernelSigaction at_home = action;
   if (handled) {
@@ -233,8 +255,8 @@ void Supervisor::set_action(GuestThread& thread, PendingCall& call, const Syscal
 }
 
 void Supervisor::change_mask_at_home(GuestThread& thread, PendingCall& call, uint64_t how, uint64_t set) {
-  CallPlan plan = buffer_plan(SYS_rt_sigprocmask, {how, 0, 0, 8, 0, 0}, 1, &set, sizeof set, -1, 0,
-                              OutRule::kFixed, 0);
+  CallPlan plan =
+      buffer_plan(SYS_rt_sigprocmask, {how, 0, 0, 8, 0, 0}, 1, &set, sizeof set, -1, 0, OutRule::kFixed, 0);
   Answer here = Answer::here();
   while (!finish_call(thread, call, plan, exchange(thread, plan), &here)) {
   }

@@ -58,10 +58,12 @@ int Supervisor::run() {
       lost = control_lost_;
     }
     if (lost) break;
-    pollfd sources[3] = {{options_.link_fd, POLLIN, 0}, {sandbox_events, POLLIN, 0}, {wake_fd_.get(), POLLIN, 0}};
+    pollfd sources[3] = {
+        {options_.link_fd, POLLIN, 0}, {sandbox_events, POLLIN, 0}, {wake_fd_.get(), POLLIN, 0}};
     int n = poll(sources, 3, 1000);
     uint64_t wakes;
-    if (n > 0 && sources[2].revents != 0) [[maybe_unused]] ssize_t ignored = read(wake_fd_.get(), &wakes, sizeof wakes);
+    if (n > 0 && sources[2].revents != 0) [[maybe_unused]]
+      ssize_t ignored = read(wake_fd_.get(), &wakes, sizeof wakes);
     if (n > 0 && sources[0].revents != 0) serve_link();
     if (n > 0 && sources[1].revents != 0) watch_sandbox();
     tick();
@@ -70,7 +72,8 @@ int Supervisor::run() {
   {
     std::unique_lock lock(registry_mutex_);
     for (auto& [pid, queue] : image_queues_) queue->close();
-    for (auto& [pid, guest] : guests_) log_info("guest " + std::to_string(pid) + " ended with its home connection");
+    for (auto& [pid, guest] : guests_)
+      log_info("guest " + std::to_string(pid) + " ended with its home connection");
   }
   // Threads are blocked on channels and notifications; they end with the process.
   _exit(0);
@@ -114,7 +117,8 @@ void Supervisor::serve_control(ControlMessage message) {
           },
           static_cast<Reserve*>(nullptr));
     case ControlType::kClockTell:
-      return decoded([&](const ClockReading& told) { note_home_clocks(told); }, static_cast<ClockReading*>(nullptr));
+      return decoded([&](const ClockReading& told) { note_home_clocks(told); },
+                     static_cast<ClockReading*>(nullptr));
     case ControlType::kBringHome:
     case ControlType::kMoveTo:
       return decoded(
@@ -365,7 +369,8 @@ void Supervisor::not_coming() {
 }
 
 void Supervisor::note_guest(const Guest& guest, const char* event) {
-  nlohmann::json note = {{"event", event}, {"pid", guest.pid}, {"home", options_.home_name}, {"program", guest.program}};
+  nlohmann::json note = {
+      {"event", event}, {"pid", guest.pid}, {"home", options_.home_name}, {"program", guest.program}};
   std::lock_guard lock(link_mutex_);
   if (options_.link_fd >= 0) send_link(options_.link_fd, note.dump());
 }

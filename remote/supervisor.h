@@ -133,7 +133,8 @@ class Supervisor {
   void serve_idle_channel(const std::shared_ptr<GuestThread>& thread);
   /// Waits for the hello of the deputy thread `tid` that was told this token, and welcomes it.
   Result<UniqueFd> wait_for_hello(const uint8_t (&token)[16], int tid, uint32_t signals_acked, int limit_ms);
-  Result<UniqueFd> wait_for_child(GuestThread& parent, const uint8_t (&token)[16], int child_tid, bool is_thread);
+  Result<UniqueFd> wait_for_child(GuestThread& parent, const uint8_t (&token)[16], int child_tid,
+                                  bool is_thread);
   void expect_hello(const uint8_t (&token)[16]);
   void forget_hello(const uint8_t (&token)[16]);
 
@@ -148,14 +149,15 @@ class Supervisor {
   void forward_call(GuestThread& thread, PendingCall& call, const SyscallRow& row);
   /// Brings the reply of a call to its end: outs, signals, answer; or makes the call again.
   /// False: it has to be made again here and now.
-  bool finish_call(GuestThread& thread, PendingCall& call, const CallPlan& plan, const Result<CallReply>& reply,
-                   const Answer* instead = nullptr);
+  bool finish_call(GuestThread& thread, PendingCall& call, const CallPlan& plan,
+                   const Result<CallReply>& reply, const Answer* instead = nullptr);
   bool leave_early(GuestThread& thread, PendingCall& call);
   void bring_home(GuestThread& thread, PendingCall& call, const std::string& reason);
   void answer_when_interrupted(GuestThread& thread, PendingCall& call, int64_t restart_code);
   void lose_channel(GuestThread& thread, PendingCall& call, const Error& error);
   void trace_call(GuestThread& thread, const SyscallRow& row, const CallText& text, const PendingCall& call,
-                  AnsweredBy answered_by, int64_t started_ns, uint64_t total_ns, std::vector<std::string> stack);
+                  AnsweredBy answered_by, int64_t started_ns, uint64_t total_ns,
+                  std::vector<std::string> stack);
 
   // --- timed_calls.cc
   static bool has_time_limit(uint64_t number);
@@ -165,7 +167,8 @@ class Supervisor {
   Result<CallPlan> plan_timed(GuestThread& thread, PendingCall& call, const SyscallRow& row);
   /// A wait for descriptors, or for signals alone, that was met by a move on its way to home: the program waits already,
   /// as far as it can tell, and a signal that comes now ends it. Otherwise `code`.
-  static int64_t code_to_wait(uint64_t number, const std::array<uint64_t, 6>& args, int outer_tid, int64_t code);
+  static int64_t code_to_wait(uint64_t number, const std::array<uint64_t, 6>& args, int outer_tid,
+                              int64_t code);
   /// Unless the call is to be made again.
   static void end_deadline(GuestThread& thread, const PendingCall& call);
 
@@ -173,7 +176,8 @@ class Supervisor {
   void forward_read(GuestThread& thread, PendingCall& call, const CallPlan& plan);
   bool wait_for_rest(GuestThread& thread, PendingCall& call, int64_t begun_ns);
   bool ask_hidden_limit(GuestThread& thread, PendingCall& call, HiddenLimit* limit);
-  bool ask_for_call(GuestThread& thread, PendingCall& call, const CallPlan& plan, int64_t restart_code, CallReply* reply);
+  bool ask_for_call(GuestThread& thread, PendingCall& call, const CallPlan& plan, int64_t restart_code,
+                    CallReply* reply);
 
   // --- sleeps.cc
   /// A sleep that home's kernel can go on with.
@@ -214,7 +218,8 @@ class Supervisor {
   void put_signals(GuestThread& thread, Tracee& tracee, Then then = Then::kDetach);
   static void mend_unread_call(GuestThread& thread, Tracee& tracee);
   /// For a thread that is answered by `code`, or rebuilt with it.
-  static BegunCall begun_call(uint64_t number, const std::array<uint64_t, 6>& args, uint64_t instruction_end, int64_t code);
+  static BegunCall begun_call(uint64_t number, const std::array<uint64_t, 6>& args, uint64_t instruction_end,
+                              int64_t code);
   /// A thread that stands right before a call that it makes again is put back into it.
   static void lead_back_into_call(GuestThread& thread, Tracee& tracee);
   static void end_giving(GuestThread& thread, Tracee& tracee);
@@ -300,7 +305,7 @@ class Supervisor {
   std::mutex rest_mutex_;
   std::vector<std::shared_ptr<GuestThread>> at_rest_;
   std::mutex link_mutex_;  ///< guards options_.link_fd, which is closed when mosixd has gone
-  UniqueFd wake_fd_;  ///< makes the main thread look again at what it polls
+  UniqueFd wake_fd_;       ///< makes the main thread look again at what it polls
 
   std::mutex sandbox_mutex_;
   std::unique_ptr<Sandbox> sandbox_;

@@ -24,16 +24,23 @@ struct LimitPlace {
 
 std::optional<LimitPlace> limit_place(uint64_t number) {
   switch (number) {
-    case SYS_poll: return LimitPlace{LimitForm::kMilliseconds, 2};
+    case SYS_poll:
+      return LimitPlace{LimitForm::kMilliseconds, 2};
     case SYS_epoll_wait:
-    case SYS_epoll_pwait: return LimitPlace{LimitForm::kMilliseconds, 3};
+    case SYS_epoll_pwait:
+      return LimitPlace{LimitForm::kMilliseconds, 3};
     case SYS_ppoll:
-    case SYS_rt_sigtimedwait: return LimitPlace{LimitForm::kTimespec, 2};
+    case SYS_rt_sigtimedwait:
+      return LimitPlace{LimitForm::kTimespec, 2};
     case SYS_epoll_pwait2:
-    case SYS_semtimedop: return LimitPlace{LimitForm::kTimespec, 3};
-    case SYS_pselect6: return LimitPlace{LimitForm::kTimespec, 4};
-    case SYS_select: return LimitPlace{LimitForm::kTimeval, 4};
-    default: return std::nullopt;
+    case SYS_semtimedop:
+      return LimitPlace{LimitForm::kTimespec, 3};
+    case SYS_pselect6:
+      return LimitPlace{LimitForm::kTimespec, 4};
+    case SYS_select:
+      return LimitPlace{LimitForm::kTimeval, 4};
+    default:
+      return std::nullopt;
   }
 }
 
@@ -61,7 +68,9 @@ class MemoryWithLimit : public GuestMemory {
     put_limit(address, data, bytes);
     return {};
   }
-  Status write(uint64_t address, const void* data, size_t bytes) override { return memory_.write(address, data, bytes); }
+  Status write(uint64_t address, const void* data, size_t bytes) override {
+    return memory_.write(address, data, bytes);
+  }
   size_t read_some(uint64_t address, void* data, size_t bytes) override {
     size_t got = memory_.read_some(address, data, bytes);
     put_limit(address, data, got);
@@ -121,19 +130,23 @@ Result<CallPlan> Supervisor::plan_timed(GuestThread& thread, PendingCall& call, 
   return plan;
 }
 
-int64_t Supervisor::code_to_wait(uint64_t number, const std::array<uint64_t, 6>& args, int outer_tid, int64_t code) {
+int64_t Supervisor::code_to_wait(uint64_t number, const std::array<uint64_t, 6>& args, int outer_tid,
+                                 int64_t code) {
   if (code != kErestartnointr) return code;
   switch (number) {
     case SYS_pause:
-    case SYS_rt_sigsuspend: return kErestartnohand;
+    case SYS_rt_sigsuspend:
+      return kErestartnohand;
     case SYS_poll:
     case SYS_ppoll:
     case SYS_select:
     case SYS_pselect6:
     case SYS_epoll_wait:
     case SYS_epoll_pwait:
-    case SYS_epoll_pwait2: break;
-    default: return code;
+    case SYS_epoll_pwait2:
+      break;
+    default:
+      return code;
   }
   NotifiedMemory memory(outer_tid);
   std::optional<int64_t> limit = limit_ns(*limit_place(number), args, memory);

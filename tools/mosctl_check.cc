@@ -68,8 +68,9 @@ struct Daemon {
 Daemon ask_status() {
   auto status = ask_daemon({{"op", "status"}}, kAskLimitMs);
   if (!status) return {lacks_because(status.error().error.message()), {}};
-  return {works("version " + field_text(*status, "version", "?") + ", node " + field_text(*status, "node", "?")),
-          *status};
+  return {
+      works("version " + field_text(*status, "version", "?") + ", node " + field_text(*status, "node", "?")),
+      *status};
 }
 
 Finding check_daemon(const Daemon& daemon) {
@@ -81,7 +82,7 @@ Finding check_settings(const Daemon& daemon, const Result<Settings>& settings) {
   bool not_ours = !settings && settings.error().code == EACCES && daemon.status;
   ProbeResult result = not_ours    ? works("mosixd has read them")
                        : !settings ? lacks_because(settings.error().message())
-                                 : works(settings->file.empty() ? "no file: defaults" : settings->file);
+                                   : works(settings->file.empty() ? "no file: defaults" : settings->file);
   return plain_finding("settings", true, result, "mosixd does not start, or not again",
                        "correct that line as mosix.toml(5) says, and try `mosixd --check-config`");
 }
@@ -112,16 +113,21 @@ Finding check_key(const std::string& path) {
 std::string node_cure(int64_t code, int64_t port) {
   switch (code) {
     case ECONNREFUSED:
-      return fmt::format("start mosixd there (systemctl start mosixd); if it runs, port {} in its mosix.toml is not "
-                         "ours, or a firewall rejects TCP port {}", port, port);
+      return fmt::format(
+          "start mosixd there (systemctl start mosixd); if it runs, port {} in its mosix.toml is not "
+          "ours, or a firewall rejects TCP port {}",
+          port, port);
     case EACCES:
-      return "copy this node's cluster key to it, or its key to here, and start mosixd again: the keys differ";
+      return "copy this node's cluster key to it, or its key to here, and start mosixd again: the keys "
+             "differ";
     case EPROTO:
-      return fmt::format("what answers at port {} there is no mosixd of this version: install the same on every node",
-                         port);
+      return fmt::format(
+          "what answers at port {} there is no mosixd of this version: install the same on every node", port);
     default:
-      return fmt::format("is it up, with that address? Then let TCP port {} and the ports that it opens for channels "
-                         "through its firewall (nft, ufw, firewalld) from this node, and start mosixd there", port);
+      return fmt::format(
+          "is it up, with that address? Then let TCP port {} and the ports that it opens for channels "
+          "through its firewall (nft, ufw, firewalld) from this node, and start mosixd there",
+          port);
   }
 }
 
@@ -137,8 +143,8 @@ std::vector<Finding> check_nodes(const Daemon& daemon) {
     std::string address = field_text(node, "address", "?");
     std::string error = field_text(node, "error", "no answer");
     ProbeResult result = field_flag(node, "up") ? works(address) : lacks_because(address + ": " + error);
-    findings.push_back(plain_finding("node " + field_text(node, "name", "?"), false, result, "nothing can move there",
-                                     node_cure(field_integer(node, "code"), port)));
+    findings.push_back(plain_finding("node " + field_text(node, "name", "?"), false, result,
+                                     "nothing can move there", node_cure(field_integer(node, "code"), port)));
   }
   return findings;
 }

@@ -28,10 +28,9 @@ constexpr std::pair<uint32_t, std::string_view> kEffects[] = {
 };
 
 constexpr std::string_view kSplitNames[] = {
-    "-",          "mmap",   "clone",      "fork",      "vfork",       "clone3",    "execve",
-    "execveat",   "exit",   "exit_group", "sigaction", "sigprocmask", "sigreturn", "sigsuspend",
-    "timed mask", "itimer", "times",      "wait",      "restart",     "rlimit",    "prctl",
-    "memory",
+    "-",     "mmap",       "clone",     "fork",        "vfork",     "clone3",     "execve",     "execveat",
+    "exit",  "exit_group", "sigaction", "sigprocmask", "sigreturn", "sigsuspend", "timed mask", "itimer",
+    "times", "wait",       "restart",   "rlimit",      "prctl",     "memory",
 };
 static_assert(std::size(kSplitNames) == static_cast<size_t>(Split::kMemory) + 1);
 

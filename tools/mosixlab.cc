@@ -236,16 +236,24 @@ int storm(Options& options, Signals& signals) {
   }
   if (!options.json)
     printf("storm with seed %llu: %d runs, a move every %d ms on average, %d nodes\n",
-           static_cast<unsigned long long>(storm.seed), storm.runs, storm.interval_ms, options.spec.node_count);
+           static_cast<unsigned long long>(storm.seed), storm.runs, storm.interval_ms,
+           options.spec.node_count);
   fflush(stdout);
   std::error_code ignored;
-  std::vector<std::string> inside = {std::filesystem::read_symlink("/proc/self/exe", ignored), "storm-inside",
-                                     "--nodes", std::to_string(options.spec.node_count),
-                                     "--seed", std::to_string(storm.seed),
-                                     "--interval", std::to_string(storm.interval_ms),
-                                     "--runs", std::to_string(storm.runs),
-                                     "--limit", std::to_string(storm.limit_s),
-                                     "--keep", storm.keep};
+  std::vector<std::string> inside = {std::filesystem::read_symlink("/proc/self/exe", ignored),
+                                     "storm-inside",
+                                     "--nodes",
+                                     std::to_string(options.spec.node_count),
+                                     "--seed",
+                                     std::to_string(storm.seed),
+                                     "--interval",
+                                     std::to_string(storm.interval_ms),
+                                     "--runs",
+                                     std::to_string(storm.runs),
+                                     "--limit",
+                                     std::to_string(storm.limit_s),
+                                     "--keep",
+                                     storm.keep};
   if (!storm.files.empty()) inside.insert(inside.end(), {"--files", storm.files});
   if (options.json) inside.push_back("--json");
   inside.push_back("--");

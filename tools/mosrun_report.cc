@@ -119,7 +119,8 @@ int run_with_report(const std::function<int()>& program) {
   while (wait4(child, &status, 0, &home) < 0 && errno == EINTR) continue;
   std::chrono::duration<double> real = std::chrono::steady_clock::now() - begin;
   fmt::print(stderr, "real {:.2f}s\nhome {:.2f}s (user {:.2f}s, system {:.2f}s)\naway {}\n", real.count(),
-             seconds(home.ru_utime) + seconds(home.ru_stime), seconds(home.ru_utime), seconds(home.ru_stime), away);
+             seconds(home.ru_utime) + seconds(home.ru_stime), seconds(home.ru_utime), seconds(home.ru_stime),
+             away);
   return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 

@@ -34,7 +34,8 @@ std::string cost_text(const Json& event, bool parts) {
   double whole = field_number(event, "round_trip_ns"), home = field_number(event, "home_ns");
   std::string text = printable(field_text(event, "answered_by", "?")) + " " + span_text(whole);
   if (parts && home > 0)
-    text += fmt::format(" = {} here + {} home and back", span_text(std::max(whole - home, 0.0)), span_text(home));
+    text +=
+        fmt::format(" = {} here + {} home and back", span_text(std::max(whole - home, 0.0)), span_text(home));
   return " <" + text + ">";
 }
 

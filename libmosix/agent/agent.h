@@ -20,16 +20,16 @@ inline constexpr uint64_t kSlotBytes = 512 << 10;
 inline constexpr int kSlotCount = 1024;
 
 // Inside a slot.
-inline constexpr uint64_t kSlotSqes = 0x1000;        ///< one page: submission queue entries
-inline constexpr uint64_t kSlotRings = 0x2000;       ///< one page: submission and completion ring
-inline constexpr uint64_t kSlotSignals = 0x3000;     ///< one page: kSignalQueue records of 128 bytes
+inline constexpr uint64_t kSlotSqes = 0x1000;     ///< one page: submission queue entries
+inline constexpr uint64_t kSlotRings = 0x2000;    ///< one page: submission and completion ring
+inline constexpr uint64_t kSlotSignals = 0x3000;  ///< one page: kSignalQueue records of 128 bytes
 /// 240 KiB. A thread that goes on after a while with many signals waiting gets the frames of all their handlers at
 /// once, one upon the other, before the first of them runs: 62 signals, 3.6 KiB each with AVX-512. Untouched pages
 /// cost nothing.
 inline constexpr uint64_t kSlotStack = 0x4000;
 inline constexpr uint64_t kSlotStackTop = 0x40000;
-inline constexpr uint64_t kSlotReply = 0x40000;      ///< 16 KiB: head of the reply that is being sent
-inline constexpr uint64_t kSlotBuffer = 0x44000;     ///< frames are received here
+inline constexpr uint64_t kSlotReply = 0x40000;   ///< 16 KiB: head of the reply that is being sent
+inline constexpr uint64_t kSlotBuffer = 0x44000;  ///< frames are received here
 inline constexpr uint64_t kSlotBufferBytes = 0x20000;
 inline constexpr uint64_t kSlotMappedBytes = kSlotBuffer + kSlotBufferBytes;
 static_assert(kSlotMappedBytes <= kSlotBytes);
@@ -40,7 +40,8 @@ inline constexpr uint64_t kLargeAreaBytes = 48ull << 20;
 
 /// Direct calls of a guest (direct.cc). Which of its threads may make them, and where each has its area: by tid.
 inline constexpr uint64_t kDirectDirectory = 640ull << 20;
-inline constexpr uint32_t kDirectEntries = 1024;  ///< index: tid modulo that; of two that meet, one goes without
+/// Index: tid modulo that; of two that meet, one goes without
+inline constexpr uint32_t kDirectEntries = 1024;
 struct DirectEntry {
   uint32_t tid;
   uint32_t slot;
@@ -73,8 +74,8 @@ struct DirectHead {
   uint32_t handed_over;  // 4: the reply to `sequence` is the supervisor's to wait for; the thread traps next
   uint32_t sequence;
   uint32_t signals_acked;
-  uint32_t calls;     ///< begun
-  uint32_t received;  ///< bytes in the inbox when it was handed over
+  uint32_t calls;       ///< begun
+  uint32_t received;    ///< bytes in the inbox when it was handed over
   uint64_t numbers[8];  // 24: bit set of the calls that may go directly: those that carry nothing but numbers
   uint32_t channel;     ///< its number in the guest's own table
 };
@@ -110,8 +111,8 @@ enum class AgentState : uint32_t {
 
 enum class RingMode : uint32_t {
   kWithoutDescriptor = 0,  ///< Linux 6.5: NO_MMAP, REGISTERED_FD_ONLY
-  kRegistered = 1,         ///< Linux 5.18: a descriptor for some microseconds, and kRingPlaces for its mappings
-  kPlainSocket = 2,        ///< no io_uring: a high descriptor, close-on-exec
+  kRegistered = 1,   ///< Linux 5.18: a descriptor for some microseconds, and kRingPlaces for its mappings
+  kPlainSocket = 2,  ///< no io_uring: a high descriptor, close-on-exec
 };
 
 /// Head of a slot. The first fields are known to the assembly stubs by offset.
@@ -128,18 +129,19 @@ struct AgentSlot {
   uint64_t enter_args[6];     // 88
 
   uint64_t window;
-  uint32_t index;             ///< of this slot
-  uint32_t peer_address;      ///< IPv4, network order
-  uint16_t peer_port;         ///< network order
+  uint32_t index;         ///< of this slot
+  uint32_t peer_address;  ///< IPv4, network order
+  uint16_t peer_port;     ///< network order
   uint16_t reserved0;
   uint32_t epoch;
   uint8_t token[16];
-  uint32_t ring_mode;         ///< RingMode asked for; changed to what was possible
-  int32_t error;              ///< errno of the last failure
-  uint32_t state;             ///< AgentState
-  uint32_t calls_accepted;    ///< CALL, CLONE, EXIT frames accepted on this connection; 0 means nothing has happened
-  int32_t socket;             ///< kPlainSocket: the descriptor
-  uint32_t full_mask_set;     ///< the signal queue was full: everything is blocked, saved_mask is the true one
+  uint32_t ring_mode;  ///< RingMode asked for; changed to what was possible
+  int32_t error;       ///< errno of the last failure
+  uint32_t state;      ///< AgentState
+  /// CALL, CLONE, EXIT frames accepted on this connection; 0 means nothing has happened
+  uint32_t calls_accepted;
+  int32_t socket;          ///< kPlainSocket: the descriptor
+  uint32_t full_mask_set;  ///< the signal queue was full: everything is blocked, saved_mask is the true one
   uint64_t saved_mask;
   uint32_t ring_index;
   uint32_t ring_ready;

@@ -154,7 +154,8 @@ int64_t map_ring_page(AgentSlot* slot, int64_t fd, uint64_t offset) {
   constexpr uint64_t kReadWrite = 3, kSharedPopulateLow = 1 | 0x8000 | 0x40 /* 32BIT */, kDontFork = 10;
   auto* note = reinterpret_cast<const WindowNote*>(slot->window + kWindowNoteOffset);
   if (note->has_ring_places == 0) return -kENOSYS;
-  int64_t mapped = raw_syscall(__NR_mmap, 0, 4096, kReadWrite, kSharedPopulateLow, static_cast<uint64_t>(fd), offset);
+  int64_t mapped =
+      raw_syscall(__NR_mmap, 0, 4096, kReadWrite, kSharedPopulateLow, static_cast<uint64_t>(fd), offset);
   if (mapped < 0) return mapped;
   auto page = static_cast<uint64_t>(mapped);
   if (page < kRingPlaces || page >= kRingEnd) {
@@ -230,7 +231,7 @@ int64_t connect_in_ring(AgentSlot* slot, const InternetAddress& peer) {
   sqe->fd = 0;
   sqe->off = kSocketSetsockopt;
   sqe->addr = static_cast<uint64_t>(kIpprotoTcp) | static_cast<uint64_t>(kTcpNodelay) << 32;
-  sqe->file_index = sizeof one;                            // optlen
+  sqe->file_index = sizeof one;                                                           // optlen
   *reinterpret_cast<uint64_t*>(reinterpret_cast<uint8_t*>(sqe) + 48) = address_of(&one);  // optval
   sqe->user_data = kTagControl;
   run_control(slot);
@@ -259,7 +260,8 @@ int64_t connect_plain(AgentSlot* slot, const InternetAddress& peer) {
     return result;
   }
   int one = 1;
-  raw_syscall(__NR_setsockopt, static_cast<uint64_t>(fd), kIpprotoTcp, kTcpNodelay, address_of(&one), sizeof one);
+  raw_syscall(__NR_setsockopt, static_cast<uint64_t>(fd), kIpprotoTcp, kTcpNodelay, address_of(&one),
+              sizeof one);
   slot->socket = static_cast<int32_t>(fd);
   return 0;
 }

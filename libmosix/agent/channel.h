@@ -12,7 +12,7 @@ namespace mosix {
 int64_t channel_connect(AgentSlot* slot);
 
 enum class SendWait {
-  kNo,   ///< small ones leave at the latest with the next channel_receive, and must stay as they are until then
+  kNo,  ///< small ones leave at the latest with the next channel_receive, and must stay as they are until then
   kYes,  ///< all of it is in the socket's buffer on return: for whatever follows another part of its frame
 };
 

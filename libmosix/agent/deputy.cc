@@ -47,7 +47,7 @@ void fill_header(AgentSlot* slot, FrameHeader* header, FrameType type, uint32_t 
 struct Frame {
   FrameHeader* header;
   uint8_t* body;
-  uint8_t* room;      ///< first byte behind the frame
+  uint8_t* room;  ///< first byte behind the frame
   uint64_t room_bytes;
 };
 
@@ -141,7 +141,8 @@ void send_reply(AgentSlot* slot, uint32_t sequence, int64_t result, Verdict verd
     data_bytes += 8 - data_bytes % 8;
   }
   uint64_t signal_bytes = signals * sizeof(Siginfo);
-  fill_header(slot, header, FrameType::kReply, sequence, head_bytes - sizeof(FrameHeader) + data_bytes + signal_bytes);
+  fill_header(slot, header, FrameType::kReply, sequence,
+              head_bytes - sizeof(FrameHeader) + data_bytes + signal_bytes);
 
   // One send where the head can be put in front of the data, or everything fits behind the head.
   constexpr uint64_t kReplyRoom = kSlotBuffer - kSlotReply;
@@ -188,14 +189,22 @@ void measure_outs(const OutRegion* outs, uint32_t count, int64_t result, const u
     const OutRegion& out = outs[i];
     uint64_t length = 0;
     switch (static_cast<OutRule>(out.rule)) {
-      case OutRule::kFixed: length = failed ? 0 : out.max_bytes; break;
-      case OutRule::kAlways: length = out.max_bytes; break;
-      case OutRule::kResult: length = failed ? 0 : minimum(static_cast<uint64_t>(result) * out.param, out.max_bytes); break;
+      case OutRule::kFixed:
+        length = failed ? 0 : out.max_bytes;
+        break;
+      case OutRule::kAlways:
+        length = out.max_bytes;
+        break;
+      case OutRule::kResult:
+        length = failed ? 0 : minimum(static_cast<uint64_t>(result) * out.param, out.max_bytes);
+        break;
       case OutRule::kLength32:
-        if (!failed && out.param + 4 <= scratch_bytes) length = minimum(load32(scratch + out.param), out.max_bytes);
+        if (!failed && out.param + 4 <= scratch_bytes)
+          length = minimum(load32(scratch + out.param), out.max_bytes);
         break;
       case OutRule::kLength64:
-        if (!failed && out.param + 8 <= scratch_bytes) length = minimum(load64(scratch + out.param), out.max_bytes);
+        if (!failed && out.param + 8 <= scratch_bytes)
+          length = minimum(load64(scratch + out.param), out.max_bytes);
         break;
       case OutRule::kSpread:
         length = minimum(spread_left, out.max_bytes);
@@ -210,7 +219,8 @@ bool outs_are_sound(const OutRegion* outs, uint32_t count, uint32_t scratch_byte
   uint32_t end = 0;
   for (uint32_t i = 0; i < count; ++i) {
     // Ascending and apart, so that they can be moved together in front.
-    if (outs[i].offset < end || outs[i].max_bytes > scratch_bytes || outs[i].offset > scratch_bytes - outs[i].max_bytes)
+    if (outs[i].offset < end || outs[i].max_bytes > scratch_bytes ||
+        outs[i].offset > scratch_bytes - outs[i].max_bytes)
       return false;
     end = outs[i].offset + outs[i].max_bytes;
   }
@@ -219,7 +229,8 @@ bool outs_are_sound(const OutRegion* outs, uint32_t count, uint32_t scratch_byte
 
 bool relocate(uint8_t* scratch, uint32_t scratch_bytes, const Reloc* relocs, uint32_t count) {
   for (uint32_t i = 0; i < count; ++i) {
-    if (scratch_bytes < 8 || relocs[i].at > scratch_bytes - 8 || relocs[i].target > scratch_bytes) return false;
+    if (scratch_bytes < 8 || relocs[i].at > scratch_bytes - 8 || relocs[i].target > scratch_bytes)
+      return false;
     uint64_t pointer = address_of(scratch + relocs[i].target);
     copy_bytes(scratch + relocs[i].at, &pointer, sizeof pointer);
   }
@@ -233,8 +244,8 @@ bool carry_out_call(AgentSlot* slot, const Frame& frame) {
   const CallBody call = *reinterpret_cast<const CallBody*>(frame.body);
   uint64_t tables = static_cast<uint64_t>(call.reloc_count) * sizeof(Reloc) +
                     static_cast<uint64_t>(call.out_count) * sizeof(OutRegion);
-  if (call.reloc_count > kMaxRelocs || call.out_count > kMaxOutRegions || call.scratch_bytes > kMaxScratchBytes ||
-      call.in_bytes > call.scratch_bytes ||
+  if (call.reloc_count > kMaxRelocs || call.out_count > kMaxOutRegions ||
+      call.scratch_bytes > kMaxScratchBytes || call.in_bytes > call.scratch_bytes ||
       (sizeof(CallBody) + tables + call.in_bytes + 7) / 8 * 8 != header.length)
     return false;
   auto* relocs = reinterpret_cast<const Reloc*>(frame.body + sizeof(CallBody));
@@ -245,7 +256,8 @@ bool carry_out_call(AgentSlot* slot, const Frame& frame) {
   // Scratch begins where the in part already is (rounded up to 16), and goes on behind the frame. Transfers of
   // whole sectors begin at a page, for files opened with O_DIRECT.
   constexpr uint64_t kSectorBytes = 512;
-  bool sectors = call.scratch_bytes >= kSectorBytes && (call.in_bytes == 0 || call.in_bytes % kSectorBytes == 0);
+  bool sectors =
+      call.scratch_bytes >= kSectorBytes && (call.in_bytes == 0 || call.in_bytes % kSectorBytes == 0);
   uint64_t alignment = sectors ? 4096 : 16;
   auto* scratch = reinterpret_cast<uint8_t*>((address_of(in) + alignment - 1) & ~(alignment - 1));
   bool large = false;
@@ -276,7 +288,8 @@ bool carry_out_call(AgentSlot* slot, const Frame& frame) {
   store_release(&slot->current_sequence, 0xffffffffu);
 
   auto verdict = static_cast<Verdict>(slot->verdict);
-  bool broken_off = verdict == Verdict::kDone && result > 0 && static_cast<uint64_t>(result) < call.wanted_bytes &&
+  bool broken_off = verdict == Verdict::kDone && result > 0 &&
+                    static_cast<uint64_t>(result) < call.wanted_bytes &&
                     load_acquire(&slot->signals_taken) == header.signals_acked;
   if (verdict == Verdict::kRestart) {
     send_plain_reply(slot, header.sequence, result, verdict);
@@ -305,7 +318,8 @@ bool carry_out_clone(AgentSlot* slot, const Frame& frame) {
     return true;
   }
   uint64_t address = slot_address(slot->window, order.slot);
-  int64_t mapped = raw_syscall(__NR_mmap, address, kSlotMappedBytes, kReadWrite, kPrivateAnonymousFixed, ~0ull, 0);
+  int64_t mapped =
+      raw_syscall(__NR_mmap, address, kSlotMappedBytes, kReadWrite, kPrivateAnonymousFixed, ~0ull, 0);
   if (mapped < 0) {
     send_plain_reply(slot, sequence, mapped, Verdict::kDone);
     return true;
@@ -346,7 +360,8 @@ struct KernelSigaction {
   raw_syscall(__NR_rt_sigaction, static_cast<uint64_t>(signal), address_of(&action), 0, 8);
   uint64_t unblock = 1ull << (signal - 1);
   uint64_t pid = static_cast<uint64_t>(raw_syscall(__NR_getpid));
-  raw_syscall(__NR_tgkill, pid, static_cast<uint64_t>(raw_syscall(__NR_gettid)), static_cast<uint64_t>(signal));
+  raw_syscall(__NR_tgkill, pid, static_cast<uint64_t>(raw_syscall(__NR_gettid)),
+              static_cast<uint64_t>(signal));
   raw_syscall(__NR_rt_sigprocmask, 1, address_of(&unblock), 0, 8);
   for (;;) raw_syscall(__NR_exit_group, static_cast<uint64_t>(128 + signal));
 }
@@ -436,7 +451,8 @@ void send_waiting_signals(AgentSlot* slot) {
   uint8_t* message = slot_bytes(slot) + kSlotReply;
   uint8_t* end = message;
   // One send: the queue has few places.
-  while (slot->signals_sent != load_acquire(&slot->signals_taken) && end + 512 <= slot_bytes(slot) + kSlotBuffer) {
+  while (slot->signals_sent != load_acquire(&slot->signals_taken) &&
+         end + 512 <= slot_bytes(slot) + kSlotBuffer) {
     uint32_t number = slot->signals_sent + 1;
     fill_header(slot, reinterpret_cast<FrameHeader*>(end), FrameType::kSignal, number, sizeof(Siginfo));
     copy_bytes(end + sizeof(FrameHeader), queued_signal(slot, number), sizeof(Siginfo));
@@ -492,7 +508,8 @@ extern "C" void agent_on_signal(int signal, Siginfo* info, uint64_t* context) {
   constexpr int kRip = 5 + 16, kMask = 37;  // in 64-bit words of ucontext; the mask follows 23 + fp + 8 words
   uint64_t here = address_of(__builtin_frame_address(0));
   auto* slot = reinterpret_cast<AgentSlot*>(here & ~(kSlotBytes - 1));
-  bool is_fault = signal == kSigsegv || signal == kSigbus || signal == kSigfpe || signal == kSigill || signal == kSigtrap;
+  bool is_fault =
+      signal == kSigsegv || signal == kSigbus || signal == kSigfpe || signal == kSigill || signal == kSigtrap;
   int32_t code;
   copy_bytes(&code, info->bytes + 8, sizeof code);
   if (is_fault && code > 0 && code != 0x80) {
@@ -511,7 +528,8 @@ extern "C" void agent_on_signal(int signal, Siginfo* info, uint64_t* context) {
       slot->saved_mask = context[kMask];
     }
     context[kMask] = ~0ull;
-    raw_syscall(__NR_rt_tgsigqueueinfo, slot->pid, slot->tid, static_cast<uint64_t>(signal), address_of(info));
+    raw_syscall(__NR_rt_tgsigqueueinfo, slot->pid, slot->tid, static_cast<uint64_t>(signal),
+                address_of(info));
     return;
   }
   copy_bytes(queued_signal(slot, taken + 1), info, sizeof *info);

@@ -26,7 +26,8 @@ bool take_channel(DirectHead* head) {
   if (load_acquire(&head->handed_over) != 0) return false;
   for (int yields = 0;; ++yields) {
     uint32_t state = 0;
-    if (__atomic_compare_exchange_n(&head->state, &state, kDirectInCall, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+    if (__atomic_compare_exchange_n(&head->state, &state, kDirectInCall, false, __ATOMIC_ACQUIRE,
+                                    __ATOMIC_RELAXED))
       return true;
     if (state != kDirectBusy || yields == kMostYields) return false;
     raw_syscall(__NR_sched_yield);
@@ -35,7 +36,8 @@ bool take_channel(DirectHead* head) {
 
 Outcome let_go(DirectHead* head, Outcome outcome) {
   uint32_t before = __atomic_fetch_and(&head->state, ~static_cast<uint32_t>(kDirectInCall), __ATOMIC_RELEASE);
-  if ((before & kDirectWanted) != 0) raw_syscall(__NR_futex, address_of(&head->state), kFutexWake, kEverybody);
+  if ((before & kDirectWanted) != 0)
+    raw_syscall(__NR_futex, address_of(&head->state), kFutexWake, kEverybody);
   return outcome;
 }
 
@@ -60,10 +62,13 @@ bool send_call(DirectHead* head, uint64_t channel) {
 
 using namespace mosix;
 
-extern "C" __attribute__((visibility("hidden"))) int64_t agent_direct_receive(uint64_t channel, uint8_t* buffer, uint64_t bytes);
+extern "C" __attribute__((visibility("hidden"))) int64_t agent_direct_receive(uint64_t channel,
+                                                                              uint8_t* buffer,
+                                                                              uint64_t bytes);
 
 /// `registers`: rax, rdi, rsi, rdx, r10, r8, r9 of the call; the result goes into the first.
-extern "C" __attribute__((visibility("hidden"))) uint64_t agent_direct_call(uint64_t* registers, DirectHead* head) {
+extern "C" __attribute__((visibility("hidden"))) uint64_t agent_direct_call(uint64_t* registers,
+                                                                            DirectHead* head) {
   if (!take_channel(head)) return kTrap;
   head->calls = head->calls + 1;
   head->sequence = kDirectSequences | ((head->sequence + 1) & ~(kDirectSequences | 0x40000000u));
@@ -88,8 +93,10 @@ extern "C" __attribute__((visibility("hidden"))) uint64_t agent_direct_call(uint
     received += static_cast<uint64_t>(n);
     if (received < kPlainReply) continue;
     bool plain = received == kPlainReply && reply->length == sizeof *body && reply->key_epoch == 0 &&
-                 reply->type == static_cast<uint16_t>(FrameType::kReply) && reply->sequence == head->sequence &&
-                 body->verdict == static_cast<uint32_t>(Verdict::kDone) && body->out_count == 0 && body->signal_count == 0;
+                 reply->type == static_cast<uint16_t>(FrameType::kReply) &&
+                 reply->sequence == head->sequence &&
+                 body->verdict == static_cast<uint32_t>(Verdict::kDone) && body->out_count == 0 &&
+                 body->signal_count == 0;
     if (!plain) return hand_over(head, received);
   }
   registers[0] = static_cast<uint64_t>(body->result);

@@ -12,7 +12,8 @@ struct DirectResult {
 };
 
 /// `entry`: what kQueryDirect has answered.
-inline DirectResult direct_call(int64_t entry, int64_t number, uint64_t a = 0, uint64_t b = 0, uint64_t c = 0) {
+inline DirectResult direct_call(int64_t entry, int64_t number, uint64_t a = 0, uint64_t b = 0,
+                                uint64_t c = 0) {
   int64_t result;
   uint64_t refused;
   register uint64_t r10 asm("r10") = 0;

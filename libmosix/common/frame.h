@@ -25,17 +25,18 @@
 namespace mosix {
 
 enum class FrameType : uint16_t {
-  kHello = 1,      ///< deputy -> away: HelloBody, first on every connection
-  kWelcome = 2,    ///< away -> deputy: the connection is the thread's channel from now on; signals_acked counts
-  kCall = 3,       ///< away -> deputy: CallBody; answered by kReply
-  kReply = 4,      ///< deputy -> away
-  kSignal = 5,     ///< deputy -> away, unasked, only while no call is in flight: Siginfo, one
-  kClone = 6,      ///< away -> deputy: CloneBody; answered by kReply, result is the home tid or -errno
-  kExit = 7,       ///< away -> deputy: ExitBody; not answered, the connection ends
-  kRelease = 10,   ///< away -> deputy: ReleaseRange[]: home's copy of the guest's memory is not needed; -> kReply
-  kImage = 9,      ///< supervisor -> supervisor: HelloBody; control messages with a process image follow
-  kHear = 11,      ///< away -> deputy: nothing to do; answered by kReply with the signals that wait
-  kDie = 8,        ///< away -> deputy: ExitBody.status is the signal of which the guest died; not answered
+  kHello = 1,    ///< deputy -> away: HelloBody, first on every connection
+  kWelcome = 2,  ///< away -> deputy: the connection is the thread's channel from now on; signals_acked counts
+  kCall = 3,     ///< away -> deputy: CallBody; answered by kReply
+  kReply = 4,    ///< deputy -> away
+  kSignal = 5,   ///< deputy -> away, unasked, only while no call is in flight: Siginfo, one
+  kClone = 6,    ///< away -> deputy: CloneBody; answered by kReply, result is the home tid or -errno
+  kExit = 7,     ///< away -> deputy: ExitBody; not answered, the connection ends
+  /// Away -> deputy: ReleaseRange[]: home's copy of the guest's memory is not needed; -> kReply
+  kRelease = 10,
+  kImage = 9,  ///< supervisor -> supervisor: HelloBody; control messages with a process image follow
+  kHear = 11,  ///< away -> deputy: nothing to do; answered by kReply with the signals that wait
+  kDie = 8,    ///< away -> deputy: ExitBody.status is the signal of which the guest died; not answered
 };
 
 /// Head of every frame, 48 bytes. Frames are multiples of 8 bytes long.
@@ -80,12 +81,12 @@ struct Reloc {
 };
 
 enum class OutRule : uint16_t {
-  kFixed = 1,      ///< max_bytes if the call succeeded
-  kAlways = 2,     ///< max_bytes, also after an error (remaining time, poll's revents)
-  kResult = 3,     ///< result * param bytes, at most max_bytes
-  kLength32 = 4,   ///< as the u32 at scratch+param says after the call, at most max_bytes
-  kLength64 = 5,   ///< likewise, u64
-  kSpread = 6,     ///< what is left of the result after the kSpread regions before this one
+  kFixed = 1,     ///< max_bytes if the call succeeded
+  kAlways = 2,    ///< max_bytes, also after an error (remaining time, poll's revents)
+  kResult = 3,    ///< result * param bytes, at most max_bytes
+  kLength32 = 4,  ///< as the u32 at scratch+param says after the call, at most max_bytes
+  kLength64 = 5,  ///< likewise, u64
+  kSpread = 6,    ///< what is left of the result after the kSpread regions before this one
 };
 
 /// Regions ascend and do not overlap, so that a reply can gather them in place.
@@ -99,7 +100,7 @@ struct OutRegion {
 static_assert(sizeof(OutRegion) == 16);
 
 enum class Verdict : uint32_t {
-  kDone = 0,     ///< executed; result is what the kernel returned
+  kDone = 0,  ///< executed; result is what the kernel returned
   /// Not executed, or stopped inside home's kernel. `result` is the kernel's own restart code: -ERESTARTNOINTR
   /// (-513) if nothing was executed; -512, -514 or -516 from an aborted call, the last of which left its
   /// deadline in the deputy thread's restart block: it goes on with restart_syscall.
@@ -108,11 +109,11 @@ enum class Verdict : uint32_t {
 
 struct ReplyBody {
   int64_t result;
-  uint32_t verdict;         ///< Verdict
-  uint16_t out_count;       ///< 0 if the call failed in a way that leaves nothing to copy
-  uint16_t signal_count;    ///< Siginfo records at the end, in the order in which handlers ran at home
-  uint32_t first_signal;    ///< number of the first of them
-  uint32_t moved_bytes;     ///< with kRestart: of CallBody::wanted_bytes
+  uint32_t verdict;       ///< Verdict
+  uint16_t out_count;     ///< 0 if the call failed in a way that leaves nothing to copy
+  uint16_t signal_count;  ///< Siginfo records at the end, in the order in which handlers ran at home
+  uint32_t first_signal;  ///< number of the first of them
+  uint32_t moved_bytes;   ///< with kRestart: of CallBody::wanted_bytes
 };
 static_assert(sizeof(ReplyBody) == 24);
 
@@ -122,10 +123,10 @@ struct Siginfo {
 };
 
 struct CloneBody {
-  uint64_t flags;      ///< of clone(2), the exit signal in the low byte; the stack is the agent's
-  int32_t slot;        ///< agent slot of the new thread; for a fork, of the child's only thread
+  uint64_t flags;  ///< of clone(2), the exit signal in the low byte; the stack is the agent's
+  int32_t slot;    ///< agent slot of the new thread; for a fork, of the child's only thread
   uint32_t child_epoch;
-  uint8_t token[16];   ///< for the child's hello
+  uint8_t token[16];  ///< for the child's hello
 };
 
 struct ReleaseRange {

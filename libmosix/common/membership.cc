@@ -41,7 +41,8 @@ Result<Secret> prove(int fd, const Secret& key, int limit_ms, bool client) {
   Greeting theirs;
   Status got = receive_exactly(fd, &theirs, sizeof theirs);
   if (!got) return fail(got.error().code == EAGAIN ? ETIMEDOUT : EPROTO, "no greeting from the other node");
-  if (memcmp(theirs.magic, mine.magic, sizeof mine.magic) != 0) return fail(EPROTO, "the peer is not a mosixd");
+  if (memcmp(theirs.magic, mine.magic, sizeof mine.magic) != 0)
+    return fail(EPROTO, "the peer is not a mosixd");
   if (theirs.version != kProtocolVersion)
     return fail(EPROTO, "the peer speaks protocol version " + std::to_string(theirs.version) + ", we speak " +
                             std::to_string(kProtocolVersion));
@@ -91,7 +92,8 @@ Result<std::string> generate_cluster_key() {
 
 Result<Secret> load_cluster_key(const std::string& path) {
   UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!fd) return fail_errno("cluster key " + path + " (make one with `mosctl key > " + path + "`, mode 0600)");
+  if (!fd)
+    return fail_errno("cluster key " + path + " (make one with `mosctl key > " + path + "`, mode 0600)");
   struct stat info {};
   if (fstat(fd.get(), &info) != 0) return fail_errno("cluster key " + path);
   if ((info.st_mode & 077) != 0)

@@ -13,47 +13,48 @@ namespace mosix {
 
 enum class ControlType : uint16_t {
   // First request on a fresh connection, answered by mosixd (kAccept or kRefuse).
-  kPing = 1,        ///< PingRequest: asks a node about itself -> kPong
-  kPong = 2,        ///< NodeInfo
-  kGuestOpen = 3,   ///< GuestOpen: hand this connection to a supervisor for this family
+  kPing = 1,       ///< PingRequest: asks a node about itself -> kPong
+  kPong = 2,       ///< NodeInfo
+  kGuestOpen = 3,  ///< GuestOpen: hand this connection to a supervisor for this family
   kAccept = 4,
-  kRefuse = 5,      ///< Refusal
+  kRefuse = 5,  ///< Refusal
 
   // custodian -> supervisor
-  kReserve = 10,      ///< Reserve -> kReserved | kRefuse
-  kImageState = 11,   ///< ProcessState, then kPages*, then kImageEnd; also supervisor -> custodian, -> supervisor
-  kPages = 12,        ///< PageRun
-  kImageEnd = 13,     ///< ProcessRef -> kReady | kFailed
-  kGo = 14,           ///< ProcessRef: the move is committed, let the guest run -> kRunning
-  kForget = 15,       ///< ProcessRef: the move did not happen, or the process is home, or has ended: drop it
-  kBringHome = 16,    ///< MoveOrder: freeze and send the image to home -> kImageState... | kFailed
-  kMoveTo = 17,       ///< MoveOrder: freeze and send the image to another supervisor -> kMoved | kFailed
-  kResume = 18,       ///< ResumeOrder: a frozen guest goes on where it was
-  kHold = 19,         ///< HoldOrder: home's process stopped or continued
-  kSeized = 20,       ///< ExecAnswer: answer to kExecAsk
-  kExeced = 21,       ///< ProcessRef: the exec succeeded at home, drop the remote
-  kAdopt = 22,        ///< ChildBorn's answer
-  kTraceOn = 23,      ///< TraceOrder
-  kFilePages = 25,    ///< PageRun: pristine contents of a kFile area, as its file has them; goes with kPages
-  kClockTell = 26,    ///< ClockReading: answer to kClockAsk
-  kCpuTell = 27,      ///< CpuReading: answer to kCpuAsk
-  kNeed = 24,         ///< FileNeed: receiver of an image state asks for contents it lacks
+  kReserve = 10,  ///< Reserve -> kReserved | kRefuse
+  /// ProcessState, then kPages*, then kImageEnd; also supervisor -> custodian, -> supervisor
+  kImageState = 11,
+  kPages = 12,      ///< PageRun
+  kImageEnd = 13,   ///< ProcessRef -> kReady | kFailed
+  kGo = 14,         ///< ProcessRef: the move is committed, let the guest run -> kRunning
+  kForget = 15,     ///< ProcessRef: the move did not happen, or the process is home, or has ended: drop it
+  kBringHome = 16,  ///< MoveOrder: freeze and send the image to home -> kImageState... | kFailed
+  kMoveTo = 17,     ///< MoveOrder: freeze and send the image to another supervisor -> kMoved | kFailed
+  kResume = 18,     ///< ResumeOrder: a frozen guest goes on where it was
+  kHold = 19,       ///< HoldOrder: home's process stopped or continued
+  kSeized = 20,     ///< ExecAnswer: answer to kExecAsk
+  kExeced = 21,     ///< ProcessRef: the exec succeeded at home, drop the remote
+  kAdopt = 22,      ///< ChildBorn's answer
+  kTraceOn = 23,    ///< TraceOrder
+  kFilePages = 25,  ///< PageRun: pristine contents of a kFile area, as its file has them; goes with kPages
+  kClockTell = 26,  ///< ClockReading: answer to kClockAsk
+  kCpuTell = 27,    ///< CpuReading: answer to kCpuAsk
+  kNeed = 24,       ///< FileNeed: receiver of an image state asks for contents it lacks
 
   // supervisor -> custodian
-  kReserved = 40,     ///< Reserved
-  kReady = 41,        ///< ProcessRef: rebuilt, waiting for the deputies' channels
-  kRunning = 42,      ///< ProcessRef
-  kFailed = 43,       ///< Refusal with the process: what could not be done, and why
-  kAbort = 44,        ///< AbortOrder: get this deputy thread out of the call with this sequence number
-  kExecAsk = 45,      ///< ExecAsk: about to exec, may it, and watch it
-  kExecFailed = 46,   ///< ThreadRef: the exec returned an error, stop watching
-  kChildBorn = 47,    ///< ChildBorn: a fork at home is complete
-  kGone = 48,         ///< ProcessRef: the remote has ended
-  kWantHome = 49,     ///< WantHome: cannot be done here, with the reason
-  kTrace = 50,        ///< TraceEvent
-  kClockAsk = 52,     ///< ClockReading, only its number: what do home's clocks say -> kClockTell
-  kCpuAsk = 53,       ///< CpuReading, only its pid: what has this ended child spent away -> kCpuTell
-  kStatistics = 51,   ///< GuestStatistics, once a second for each guest, and at its end
+  kReserved = 40,    ///< Reserved
+  kReady = 41,       ///< ProcessRef: rebuilt, waiting for the deputies' channels
+  kRunning = 42,     ///< ProcessRef
+  kFailed = 43,      ///< Refusal with the process: what could not be done, and why
+  kAbort = 44,       ///< AbortOrder: get this deputy thread out of the call with this sequence number
+  kExecAsk = 45,     ///< ExecAsk: about to exec, may it, and watch it
+  kExecFailed = 46,  ///< ThreadRef: the exec returned an error, stop watching
+  kChildBorn = 47,   ///< ChildBorn: a fork at home is complete
+  kGone = 48,        ///< ProcessRef: the remote has ended
+  kWantHome = 49,    ///< WantHome: cannot be done here, with the reason
+  kTrace = 50,       ///< TraceEvent
+  kClockAsk = 52,    ///< ClockReading, only its number: what do home's clocks say -> kClockTell
+  kCpuAsk = 53,      ///< CpuReading, only its pid: what has this ended child spent away -> kCpuTell
+  kStatistics = 51,  ///< GuestStatistics, once a second for each guest, and at its end
 };
 
 struct Refusal {
@@ -79,8 +80,8 @@ struct NodeInfo {
   std::string cpu_features;  ///< flags of /proc/cpuinfo
   template <class A>
   void visit(A& a) {
-    a(name), a(id), a(kernel), a(cpus), a(memory_bytes), a(free_bytes), a(load_milli), a(guests), a(max_guests),
-        a(cpu_features);
+    a(name), a(id), a(kernel), a(cpus), a(memory_bytes), a(free_bytes), a(load_milli), a(guests),
+        a(max_guests), a(cpu_features);
   }
 };
 
@@ -135,7 +136,8 @@ struct Reserve {
   uint64_t ring_bytes = 0;
   template <class A>
   void visit(A& a) {
-    a(pid), a(epoch), a(memory_bytes), a(window_base), a(monotonic_ns), a(boottime_ns), a(ring_base), a(ring_bytes);
+    a(pid), a(epoch), a(memory_bytes), a(window_base), a(monotonic_ns), a(boottime_ns), a(ring_base),
+        a(ring_bytes);
   }
 };
 
@@ -158,7 +160,8 @@ struct CpuFigures {
   uint64_t system_ns = 0;
   uint64_t children_user_ns = 0;
   uint64_t children_system_ns = 0;
-  uint64_t peak_kib = 0;  ///< most memory resident at a time, as getrusage counts it; of it and its children apart
+  /// Most memory resident at a time, as getrusage counts it; of it and its children apart
+  uint64_t peak_kib = 0;
   uint64_t children_peak_kib = 0;
   uint64_t own_ns() const { return user_ns + system_ns; }
   uint64_t total_ns() const { return own_ns() + children_user_ns + children_system_ns; }
@@ -185,7 +188,7 @@ struct CpuReading {
 
 struct Reserved {
   int32_t pid = 0;
-  uint16_t port = 0;     ///< where deputies (and another supervisor's image) connect
+  uint16_t port = 0;       ///< where deputies (and another supervisor's image) connect
   uint8_t token[16] = {};  ///< for this process and epoch
   template <class A>
   void visit(A& a) {
@@ -195,9 +198,9 @@ struct Reserved {
 
 enum class AreaKind : uint8_t {
   kAnonymous = 0,
-  kFile = 1,       ///< private file mapping, or shared but never writable
-  kStack = 2,      ///< anonymous, grows down
-  kVdso = 3,       ///< vdso and its data pages, [vvar start, vdso end)
+  kFile = 1,   ///< private file mapping, or shared but never writable
+  kStack = 2,  ///< anonymous, grows down
+  kVdso = 3,   ///< vdso and its data pages, [vvar start, vdso end)
 };
 
 /// Identity of a mapped file's content on its home node.
@@ -272,10 +275,10 @@ struct ThreadState {
   uint64_t sleep_call = 0;
   template <class A>
   void visit(A& a) {
-    a(tid), a(slot), a(registers), a(xstate), a(signal_mask), a(rseq_address), a(rseq_size), a(rseq_signature),
-        a(robust_list), a(robust_list_size), a(clear_child_tid), a(altstack_sp), a(altstack_flags),
-        a(altstack_size), a(name), a(signals_acked), a(next_sequence), a(cpu_ns), a(given_bytes), a(deadline_ns),
-        a(sleep_call);
+    a(tid), a(slot), a(registers), a(xstate), a(signal_mask), a(rseq_address), a(rseq_size),
+        a(rseq_signature), a(robust_list), a(robust_list_size), a(clear_child_tid), a(altstack_sp),
+        a(altstack_flags), a(altstack_size), a(name), a(signals_acked), a(next_sequence), a(cpu_ns),
+        a(given_bytes), a(deadline_ns), a(sleep_call);
   }
 };
 
@@ -285,15 +288,15 @@ struct ProcessState {
   uint32_t epoch = 0;
   uint64_t window_base = 0;
   std::vector<Area> areas;
-  std::vector<ThreadState> threads;    ///< the group leader first
-  std::vector<SignalAction> actions;   ///< signals 1 to 64
-  std::vector<uint64_t> mm;            ///< fields of prctl_mm_map, in its order, without auxv
+  std::vector<ThreadState> threads;   ///< the group leader first
+  std::vector<SignalAction> actions;  ///< signals 1 to 64
+  std::vector<uint64_t> mm;           ///< fields of prctl_mm_map, in its order, without auxv
   Bytes auxv;
-  int64_t monotonic_ns = 0;            ///< home's clocks at the freeze
+  int64_t monotonic_ns = 0;  ///< home's clocks at the freeze
   int64_t boottime_ns = 0;
-  uint64_t stack_limit = 0;            ///< RLIMIT_STACK, soft
-  std::vector<uint64_t> cpu_timers;    ///< itimerval (4 words) of ITIMER_VIRTUAL and of ITIMER_PROF
-  CpuFigures cpu;                      ///< spent away so far
+  uint64_t stack_limit = 0;          ///< RLIMIT_STACK, soft
+  std::vector<uint64_t> cpu_timers;  ///< itimerval (4 words) of ITIMER_VIRTUAL and of ITIMER_PROF
+  CpuFigures cpu;                    ///< spent away so far
   template <class A>
   void visit(A& a) {
     a(pid), a(epoch), a(window_base), a(areas), a(threads), a(actions), a(mm), a(auxv), a(monotonic_ns),
@@ -360,7 +363,7 @@ struct ExecAsk {
   int32_t directory = -100;  ///< home descriptor that a relative path starts from, AT_FDCWD
   int32_t flags = 0;         ///< of execveat
   std::string path;
-  CpuFigures cpu;            ///< the next program goes on counting from here
+  CpuFigures cpu;  ///< the next program goes on counting from here
   uint64_t thread_cpu_ns = 0;
   template <class A>
   void visit(A& a) {
@@ -371,7 +374,7 @@ struct ExecAsk {
 struct ExecAnswer {
   int32_t pid = 0;
   int32_t tid = 0;
-  uint8_t allowed = 0;   ///< 0: bring the process home first, reason says why (set-id, unreadable)
+  uint8_t allowed = 0;  ///< 0: bring the process home first, reason says why (set-id, unreadable)
   std::string reason;
   template <class A>
   void visit(A& a) {
@@ -408,7 +411,14 @@ struct TraceOrder {
   }
 };
 
-enum class AnsweredBy : uint8_t { kHere = 0, kHome = 1, kCache = 2, kPosted = 3, kSplit = 4, kBroughtHome = 5 };
+enum class AnsweredBy : uint8_t {
+  kHere = 0,
+  kHome = 1,
+  kCache = 2,
+  kPosted = 3,
+  kSplit = 4,
+  kBroughtHome = 5
+};
 
 struct TraceEvent {
   int32_t pid = 0;
@@ -417,16 +427,16 @@ struct TraceEvent {
   uint64_t args[6] = {};
   int64_t result = 0;
   AnsweredBy answered_by = AnsweredBy::kHome;
-  int64_t started_ns = 0;        ///< CLOCK_REALTIME
-  uint64_t round_trip_ns = 0;    ///< notification received until answered
-  uint64_t home_ns = 0;          ///< of it, frames sent until replies received: the network and home
-  std::string text;              ///< call with decoded arguments, "openat(AT_FDCWD, \"/etc/motd\", O_RDONLY)"
-  std::string result_text;       ///< "3", "-1 ENOENT (No such file or directory)"
+  int64_t started_ns = 0;      ///< CLOCK_REALTIME
+  uint64_t round_trip_ns = 0;  ///< notification received until answered
+  uint64_t home_ns = 0;        ///< of it, frames sent until replies received: the network and home
+  std::string text;            ///< call with decoded arguments, "openat(AT_FDCWD, \"/etc/motd\", O_RDONLY)"
+  std::string result_text;     ///< "3", "-1 ENOENT (No such file or directory)"
   std::vector<std::string> stack;
   template <class A>
   void visit(A& a) {
-    a(pid), a(tid), a(number), a(args), a(result), a(answered_by), a(started_ns), a(round_trip_ns), a(home_ns),
-        a(text), a(result_text), a(stack);
+    a(pid), a(tid), a(number), a(args), a(result), a(answered_by), a(started_ns), a(round_trip_ns),
+        a(home_ns), a(text), a(result_text), a(stack);
   }
 };
 

@@ -17,9 +17,7 @@ struct Error {
   std::string what;
 
   /// "connect node2: Connection refused", the form that every log line and message uses.
-  std::string message() const {
-    return code == 0 ? what : what + ": " + strerror(code);
-  }
+  std::string message() const { return code == 0 ? what : what + ": " + strerror(code); }
 };
 
 template <class T>
@@ -42,14 +40,14 @@ inline tl::unexpected<Error> fail(Error error) { return tl::unexpected<Error>(st
 #define MOSIX_CONCAT_INNER(a, b) a##b
 #define MOSIX_CONCAT(a, b) MOSIX_CONCAT_INNER(a, b)
 /// TRY(auto value, expression): takes the value or returns the error to the caller.
-#define TRY(declaration, expression)                                            \
-  auto MOSIX_CONCAT(try_result_, __LINE__) = (expression);                      \
-  if (!MOSIX_CONCAT(try_result_, __LINE__))                                     \
+#define TRY(declaration, expression)                                              \
+  auto MOSIX_CONCAT(try_result_, __LINE__) = (expression);                        \
+  if (!MOSIX_CONCAT(try_result_, __LINE__))                                       \
     return ::mosix::fail(std::move(MOSIX_CONCAT(try_result_, __LINE__).error())); \
   declaration = std::move(*MOSIX_CONCAT(try_result_, __LINE__))
 /// TRY_VOID(expression): for Status.
-#define TRY_VOID(expression)                                                    \
-  do {                                                                          \
-    auto try_status = (expression);                                             \
-    if (!try_status) return ::mosix::fail(std::move(try_status.error()));       \
+#define TRY_VOID(expression)                                              \
+  do {                                                                    \
+    auto try_status = (expression);                                       \
+    if (!try_status) return ::mosix::fail(std::move(try_status.error())); \
   } while (0)

@@ -20,7 +20,7 @@ using Bytes = std::vector<uint8_t>;
 class Encoder {
  public:
   template <class T>
-    requires std::is_integral_v<T> || std::is_enum_v<T>
+  requires std::is_integral_v<T> || std::is_enum_v<T>
   void operator()(const T& value) {
     uint64_t wide = static_cast<uint64_t>(value);
     for (size_t i = 0; i < sizeof(T); ++i) out_.push_back(static_cast<uint8_t>(wide >> (8 * i)));
@@ -34,13 +34,10 @@ class Encoder {
     out_.insert(out_.end(), bytes.begin(), bytes.end());
   }
   template <class T>
-    requires requires(T& t, Encoder& e) { t.visit(e); }
-  void operator()(const T& message) {
-    const_cast<T&>(message).visit(*this);
-  }
+  requires requires(T& t, Encoder& e) { t.visit(e); }
+  void operator()(const T& message) { const_cast<T&>(message).visit(*this); }
   template <class T>
-    requires(!std::is_same_v<T, uint8_t>)
-  void operator()(const std::vector<T>& items) {
+  requires(!std::is_same_v<T, uint8_t>) void operator()(const std::vector<T>& items) {
     (*this)(static_cast<uint32_t>(items.size()));
     for (const T& item : items) (*this)(item);
   }
@@ -60,7 +57,7 @@ class Decoder {
   Decoder(const uint8_t* data, size_t size) : at_(data), end_(data + size) {}
 
   template <class T>
-    requires std::is_integral_v<T> || std::is_enum_v<T>
+  requires std::is_integral_v<T> || std::is_enum_v<T>
   void operator()(T& value) {
     if (!need(sizeof(T))) return;
     uint64_t wide = 0;
@@ -83,13 +80,10 @@ class Decoder {
     at_ += n;
   }
   template <class T>
-    requires requires(T& t, Decoder& d) { t.visit(d); }
-  void operator()(T& message) {
-    message.visit(*this);
-  }
+  requires requires(T& t, Decoder& d) { t.visit(d); }
+  void operator()(T& message) { message.visit(*this); }
   template <class T>
-    requires(!std::is_same_v<T, uint8_t>)
-  void operator()(std::vector<T>& items) {
+  requires(!std::is_same_v<T, uint8_t>) void operator()(std::vector<T>& items) {
     uint32_t n = 0;
     (*this)(n);
     // An element takes at least one byte, so a count beyond what is left is a lie; memory is never

@@ -8,7 +8,8 @@
 namespace mosix {
 namespace {
 
-constexpr int kMostSteps = 100'000;  ///< its loops wait for the kernel's timekeeper, which writes for microseconds
+/// Its loops wait for the kernel's timekeeper, which writes for microseconds
+constexpr int kMostSteps = 100'000;
 constexpr uint8_t kSyscallInstruction[] = {0x0f, 0x05};
 constexpr uint64_t kTrapOnly = ~(1ull << (SIGTRAP - 1));
 
@@ -44,7 +45,8 @@ Status step_out(Tracee& tracee, CodeRange code, AtSyscall at_call) {
     TRY(StopInfo stop, tracee.wait_stop());
     if (stop.gone()) return fail(ESRCH, "thread " + std::to_string(tracee.tid()) + " " + stop.text());
     if (stop.kind == StopKind::kSignal && stop.signal != SIGTRAP)
-      return fail(EBUSY, "thread " + std::to_string(tracee.tid()) + " got " + stop.text() + " in code that it had to leave");
+      return fail(EBUSY, "thread " + std::to_string(tracee.tid()) + " got " + stop.text() +
+                             " in code that it had to leave");
   }
   return fail(EBUSY, "thread " + std::to_string(tracee.tid()) + " does not come out of its code");
 }
@@ -87,7 +89,8 @@ Result<bool> returns_into_vdso(const Tracee& tracee, const ProcessMemory& memory
   std::vector<uint8_t> stack;
   for (size_t next = 0; next < tops.size() && next < kMostStacks; ++next) {
     uint64_t top = (tops[next] + 7) & ~uint64_t{7};
-    auto map = std::find_if(maps.begin(), maps.end(), [top](const MapEntry& entry) { return entry.contains(top); });
+    auto map =
+        std::find_if(maps.begin(), maps.end(), [top](const MapEntry& entry) { return entry.contains(top); });
     if (map == maps.end()) continue;
     stack.resize(std::min(map->end - top, kMostStackBytes));
     TRY(size_t bytes, memory.read_some(top, stack.data(), stack.size()));

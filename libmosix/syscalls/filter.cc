@@ -110,7 +110,8 @@ Result<std::vector<sock_filter>> build_guest_filter(uint64_t window_base, uint64
   const bool is_crooked = window_base % k4GiB != 0 || window_bytes % k4GiB != 0;
   if (is_crooked || window_base < k4GiB || window_bytes == 0 || window_base + window_bytes <= window_base)
     return fail(EINVAL, "window of the agent");
-  std::vector<sock_filter> program = memory_rules(window_base, window_base + window_bytes, judge_low_addresses);
+  std::vector<sock_filter> program =
+      memory_rules(window_base, window_base + window_bytes, judge_low_addresses);
   TRY(const std::vector<sock_filter> others, FilterBuilder().build());
   program.insert(program.end(), others.begin(), others.end());
   return program;

@@ -59,8 +59,8 @@ uint64_t bytes_to_give(uint64_t number, const std::array<uint64_t, 6>& args, Gue
   return pieces_of(number, args, memory).bytes;
 }
 
-Result<RestOfCall> rest_of_call(uint64_t number, const std::array<uint64_t, 6>& args, uint64_t done, uint64_t most,
-                                GuestMemory& memory) {
+Result<RestOfCall> rest_of_call(uint64_t number, const std::array<uint64_t, 6>& args, uint64_t done,
+                                uint64_t most, GuestMemory& memory) {
   RestOfCall rest;
   uint64_t skip = done;
   for (const iovec& piece : pieces_of(number, args, memory).list) {

@@ -23,7 +23,7 @@ struct RestOfCall {
   std::vector<uint8_t> data;
 };
 /// From byte `done` on, at most `most` bytes. EFAULT: what is left cannot be read.
-Result<RestOfCall> rest_of_call(uint64_t number, const std::array<uint64_t, 6>& args, uint64_t done, uint64_t most,
-                                GuestMemory& memory);
+Result<RestOfCall> rest_of_call(uint64_t number, const std::array<uint64_t, 6>& args, uint64_t done,
+                                uint64_t most, GuestMemory& memory);
 
 }  // namespace mosix

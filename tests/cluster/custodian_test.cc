@@ -272,7 +272,8 @@ TEST_CASE("deputies carry out calls") {
     move_home(mosixd, node, forked);
     kill(forked, SIGKILL);
     mosixd.wait_event("gone", forked);
-    CHECK(node.call(pid, pid, SYS_wait4, {static_cast<uint64_t>(forked), 0, 0, 0}, 0b10, "", 4).result == forked);
+    CHECK(node.call(pid, pid, SYS_wait4, {static_cast<uint64_t>(forked), 0, 0, 0}, 0b10, "", 4).result ==
+          forked);
   }
   SUBCASE("exec at home") {
     node.send(ControlType::kExecAsk, ExecAsk{pid, pid, -100, 0, "/nonexistent"});

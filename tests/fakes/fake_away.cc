@@ -168,7 +168,8 @@ void FakeSupervisor::accept_channels(FakeGuest& guest, size_t count) {
 void FakeSupervisor::meet_deputies(FakeGuest& guest) {
   accept_channels(guest, guest.state.threads.size());
   for (ThreadState& thread : guest.state.threads)
-    send_frame(guest.channels.at(thread.tid).get(), FrameType::kHear, ++sequence_, thread.signals_acked, nullptr, 0);
+    send_frame(guest.channels.at(thread.tid).get(), FrameType::kHear, ++sequence_, thread.signals_acked,
+               nullptr, 0);
   for (ThreadState& thread : guest.state.threads) CHECK(wait_reply(guest.state.pid, thread.tid).result == 0);
 }
 

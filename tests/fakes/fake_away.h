@@ -28,7 +28,7 @@ struct FakeGuest {
   ProcessState state;
   std::map<uint64_t, Bytes> pages;       ///< by address, one page each
   std::map<uint64_t, Bytes> file_pages;  ///< pristine contents of files, likewise
-  std::map<int, UniqueFd> channels;  ///< by tid
+  std::map<int, UniqueFd> channels;      ///< by tid
   uint32_t epoch = 0;
   uint8_t token[16] = {};
 };
@@ -86,7 +86,9 @@ class FakeSupervisor {
   FakeReply wait_reply(int pid, int tid);
   /// The child's pid; home is told of it (kChildBorn) by tell_birth().
   int64_t fork_untold(int pid, int tid, int slot);
-  void tell_birth(int pid, int child, int slot) { send(ControlType::kChildBorn, ChildBorn{pid, child, slot}); }
+  void tell_birth(int pid, int child, int slot) {
+    send(ControlType::kChildBorn, ChildBorn{pid, child, slot});
+  }
   int64_t fork(int pid, int tid, int slot) {
     int64_t child = fork_untold(pid, tid, slot);
     if (child > 0) tell_birth(pid, static_cast<int>(child), slot);

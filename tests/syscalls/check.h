@@ -52,7 +52,8 @@ void equal(const char* file, int line, const char* text, const A& left, const B&
   const int saved = errno;
   if (left == right) return;
   differs(file, line,
-          std::string(text) + ": " + shown(left) + " and not " + shown(right) + " (errno " + strerror(saved) + ")");
+          std::string(text) + ": " + shown(left) + " and not " + shown(right) + " (errno " + strerror(saved) +
+              ")");
 }
 
 struct Check {
@@ -105,8 +106,8 @@ class Scratch {
     if (fchdir(before_) != 0) differs(__FILE__, __LINE__, std::string("fchdir: ") + strerror(errno));
     close(before_);
     nftw(
-        path_.c_str(), [](const char* path, const struct stat*, int, struct FTW*) { return remove(path); }, 16,
-        FTW_DEPTH | FTW_PHYS);
+        path_.c_str(), [](const char* path, const struct stat*, int, struct FTW*) { return remove(path); },
+        16, FTW_DEPTH | FTW_PHYS);
   }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
@@ -161,20 +162,20 @@ inline double seconds_of(clockid_t clock) {
 
 }  // namespace check
 
-#define CHECK(condition)                                                                              \
-  do {                                                                                                \
-    if (!(condition))                                                                                 \
-      ::check::differs(__FILE__, __LINE__,                                                            \
-                       std::string(#condition) + " does not hold (errno " + strerror(errno) + ")");  \
+#define CHECK(condition)                                                                            \
+  do {                                                                                              \
+    if (!(condition))                                                                               \
+      ::check::differs(__FILE__, __LINE__,                                                          \
+                       std::string(#condition) + " does not hold (errno " + strerror(errno) + ")"); \
   } while (0)
 #define CHECK_EQ(left, right) ::check::equal(__FILE__, __LINE__, #left " == " #right, left, right)
 /// The call returns -1 with this errno.
-#define CHECK_FAILS(call, code)                                                                       \
-  do {                                                                                                \
-    errno = 0;                                                                                        \
-    const auto check_result = (call);                                                                 \
-    const int check_errno = errno;                                                                    \
-    ::check::equal(__FILE__, __LINE__, #call " returns", static_cast<long>(check_result), -1L);       \
-    ::check::equal(__FILE__, __LINE__, #call " sets errno", std::string(strerror(check_errno)),      \
-                   std::string(strerror(code)));                                                      \
+#define CHECK_FAILS(call, code)                                                                 \
+  do {                                                                                          \
+    errno = 0;                                                                                  \
+    const auto check_result = (call);                                                           \
+    const int check_errno = errno;                                                              \
+    ::check::equal(__FILE__, __LINE__, #call " returns", static_cast<long>(check_result), -1L); \
+    ::check::equal(__FILE__, __LINE__, #call " sets errno", std::string(strerror(check_errno)), \
+                   std::string(strerror(code)));                                                \
   } while (0)

@@ -27,7 +27,8 @@ std::atomic<long> made{0};
 /// The process has come home, where there is nothing at the entry: as if it had refused.
 void no_entry(int, siginfo_t* info, void* context) {
   auto& registers = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
-  const bool is_entry = registers[REG_RIP] == known_entry && reinterpret_cast<long>(info->si_addr) == known_entry;
+  const bool is_entry =
+      registers[REG_RIP] == known_entry && reinterpret_cast<long>(info->si_addr) == known_entry;
   if (!is_entry) {
     signal(SIGSEGV, SIG_DFL);
     return;
@@ -245,16 +246,17 @@ void profiling_goes_on() {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const int status = check::run(argc, argv,
-                                {{"results-are-the-same", results_are_the_same},
-                                 {"descriptors-follow", descriptors_follow},
-                                 {"own-signals-come-before-the-call-returns", own_signals_come_before_the_call_returns},
-                                 {"signals-meet-a-stream-of-calls", signals_meet_a_stream_of_calls},
-                                 {"handlers-call-too", handlers_call_too},
-                                 {"calls-that-wait", calls_that_wait},
-                                 {"threads-have-their-own", threads_have_their_own},
-                                 {"children-get-their-own", children_get_their_own},
-                                 {"profiling-goes-on", profiling_goes_on}});
+  const int status =
+      check::run(argc, argv,
+                 {{"results-are-the-same", results_are_the_same},
+                  {"descriptors-follow", descriptors_follow},
+                  {"own-signals-come-before-the-call-returns", own_signals_come_before_the_call_returns},
+                  {"signals-meet-a-stream-of-calls", signals_meet_a_stream_of_calls},
+                  {"handlers-call-too", handlers_call_too},
+                  {"calls-that-wait", calls_that_wait},
+                  {"threads-have-their-own", threads_have_their_own},
+                  {"children-get-their-own", children_get_their_own},
+                  {"profiling-goes-on", profiling_goes_on}});
   // Where the harness knows that there is a direct way, it must have been taken.
   const char* wanted = getenv("MOSIX_TEST_DIRECT");
   if (wanted == nullptr || made >= atol(wanted)) return status;

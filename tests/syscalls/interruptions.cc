@@ -36,7 +36,8 @@ void interrupted(const char* what, const std::function<long()>& call, int flags 
     check::differs(
         __FILE__, __LINE__,
         std::string(what) + " gave " + std::to_string(result) + " with " + strerror(code) + " and not EINTR");
-  if (handled < 1) check::differs(__FILE__, __LINE__, std::string(what) + " was interrupted, and no handler has run");
+  if (handled < 1)
+    check::differs(__FILE__, __LINE__, std::string(what) + " was interrupted, and no handler has run");
 }
 
 void blocked_calls_are_interrupted() {
@@ -271,14 +272,18 @@ void time_limits_last_over_moves() {
          return ready;
        }},
   };
-  CHECK(child_waits_well([](int, long ms) -> long {
-    const timespec limit{ms / 1000, ms % 1000 * 1'000'000};
-    return nanosleep(&limit, nullptr);
-  }, 1000, false));
+  CHECK(child_waits_well(
+      [](int, long ms) -> long {
+        const timespec limit{ms / 1000, ms % 1000 * 1'000'000};
+        return nanosleep(&limit, nullptr);
+      },
+      1000, false));
   for (const auto& [name, call] : calls) {
     const bool ends = child_waits_well(call, 1000, false);
     const bool hears = child_waits_well(call, 20000, true);
-    if (!ends || !hears) fprintf(stderr, "%s: its end is%s right, becoming ready is%s\n", name, ends ? "" : " not", hears ? "" : " not");
+    if (!ends || !hears)
+      fprintf(stderr, "%s: its end is%s right, becoming ready is%s\n", name, ends ? "" : " not",
+              hears ? "" : " not");
     CHECK(ends && hears);
   }
 }
@@ -305,10 +310,12 @@ bool child_is_told_rest(const Sleep& sleep, int moves) {
     if (write(line[1], "!", 1) != 1) _exit(2);
     const int result = sleep(&limit, rest);
     const double waited = check::seconds_of(CLOCK_MONOTONIC) - begun;
-    const double told = static_cast<double>(kLimitSeconds) - static_cast<double>(rest->tv_sec) - static_cast<double>(rest->tv_nsec) / 1e9;
+    const double told = static_cast<double>(kLimitSeconds) - static_cast<double>(rest->tv_sec) -
+                        static_cast<double>(rest->tv_nsec) / 1e9;
     // Not what was left at the last move; but a loaded machine takes its time.
     const bool right = told <= waited && told > waited - 0.4;
-    if (result != -EINTR || !right) fprintf(stderr, "%d after %.3f s, told were %.3f s\n", result, waited, told);
+    if (result != -EINTR || !right)
+      fprintf(stderr, "%d after %.3f s, told were %.3f s\n", result, waited, told);
     _exit(result == -EINTR && right && handled == 1 ? 0 : 1);
   }
   char begun = 0;
@@ -330,13 +337,16 @@ void sleeps_tell_what_is_left() {
   const std::pair<const char*, Sleep> sleeps[] = {
       {"nanosleep",
        [](const timespec* limit, timespec* rest) { return nanosleep(limit, rest) == 0 ? 0 : -errno; }},
-      {"clock_nanosleep",
-       [](const timespec* limit, timespec* rest) { return -clock_nanosleep(CLOCK_MONOTONIC, 0, limit, rest); }},
+      {"clock_nanosleep", [](const timespec* limit,
+                             timespec* rest) { return -clock_nanosleep(CLOCK_MONOTONIC, 0, limit, rest); }},
       // Most libcs load the number right before the instruction, but not all.
       {"nanosleep with its number loaded early",
        [](const timespec* limit, timespec* rest) {
          long result;
-         asm volatile("mov %1, %%rax\n\tnop\n\tsyscall" : "=&a"(result) : "r"(long{SYS_nanosleep}), "D"(limit), "S"(rest) : "rcx", "r11", "memory");
+         asm volatile("mov %1, %%rax\n\tnop\n\tsyscall"
+                      : "=&a"(result)
+                      : "r"(long{SYS_nanosleep}), "D"(limit), "S"(rest)
+                      : "rcx", "r11", "memory");
          return static_cast<int>(result);
        }},
   };
@@ -408,8 +418,10 @@ void a_signal_during_a_move_is_met() {
     // Who is moved by others too may have been stopped between its look at the clock and its call.
     const bool met = told.result == -1 && told.error == EINTR && told.handled == 1;
     if (!met && move_point_fd() >= 0 && signal_sent > told.begun + 0.01)
-      check::differs(__FILE__, __LINE__, "a signal " + std::to_string(delay_ms) + " ms after the begin of a move: its handler has run " +
-                                         std::to_string(told.handled) + " times, the call gave " + std::to_string(told.result));
+      check::differs(
+          __FILE__, __LINE__,
+          "a signal " + std::to_string(delay_ms) + " ms after the begin of a move: its handler has run " +
+              std::to_string(told.handled) + " times, the call gave " + std::to_string(told.result));
   }
   int status = -1;
   CHECK_EQ(waitpid(child, &status, 0), child);

@@ -346,8 +346,9 @@ void a_volley_of_signals() {
   static volatile sig_atomic_t heard[kShots];
   std::vector<std::unique_ptr<Handler>> handlers;
   for (int i = 0; i < kShots; ++i) {
-    handlers.push_back(std::make_unique<Handler>(
-        SIGRTMIN + 1 + i, [](int number) { heard[number - SIGRTMIN - 1] = heard[number - SIGRTMIN - 1] + 1; }));
+    handlers.push_back(std::make_unique<Handler>(SIGRTMIN + 1 + i, [](int number) {
+      heard[number - SIGRTMIN - 1] = heard[number - SIGRTMIN - 1] + 1;
+    }));
   }
   for (int i = 0; i < kShots; ++i) heard[i] = 0;
   sigset_t all, before;
@@ -481,7 +482,8 @@ std::string ran;
 /// Signals that are let through at once: their handlers' frames are laid one upon the other, lowest number first, so the
 /// highest runs first.
 void handlers_run_from_the_top() {
-  static constexpr std::pair<int, char> kSignals[] = {{SIGUSR1, '1'}, {SIGUSR2, '2'}, {SIGTERM, 'T'}, {SIGHUP, 'H'}, {SIGALRM, 'A'}};
+  static constexpr std::pair<int, char> kSignals[] = {
+      {SIGUSR1, '1'}, {SIGUSR2, '2'}, {SIGTERM, 'T'}, {SIGHUP, 'H'}, {SIGALRM, 'A'}};
   std::vector<std::unique_ptr<Handler>> handlers;
   for (const auto& [number, letter] : kSignals) {
     static_assert(SIGHUP < SIGUSR1 && SIGUSR1 < SIGUSR2 && SIGUSR2 < SIGALRM && SIGALRM < SIGTERM);

@@ -26,7 +26,6 @@ void make_streak(Crew& crew) {
 
 int any_descriptor() { return open("/dev/null", O_RDONLY | O_CLOEXEC); }
 
-
 }  // namespace
 
 TEST_CASE("whoever takes a call makes sure that another one waits, and who is left over from a burst ends") {
@@ -50,7 +49,9 @@ TEST_CASE("nobody is started for a worker who is on his way back") {
   }
 }
 
-TEST_CASE("in a streak one worker is parked, and called by a call that may block, another thread, or a call that lasts") {
+TEST_CASE(
+    "in a streak one worker is parked, and called by a call that may block, another thread, or a call that "
+    "lasts") {
   for (int reason = 0; reason < 4; ++reason) {
     CAPTURE(reason);
     Crew crew(any_descriptor());

@@ -142,7 +142,8 @@ TEST_CASE("what the table names here passes, nothing else does") {
   }
 }
 
-TEST_CASE("the agent's own calls on a channel pass by their mark, on whatever descriptor, and no other call does") {
+TEST_CASE(
+    "the agent's own calls on a channel pass by their mark, on whatever descriptor, and no other call does") {
   for (uint64_t descriptor : {0u, 3u, 65535u}) {
     CHECK(passes(SYS_sendto, {kDirectMark | descriptor}));
     CHECK(passes(SYS_recvfrom, {kDirectMark | descriptor}));
@@ -150,7 +151,8 @@ TEST_CASE("the agent's own calls on a channel pass by their mark, on whatever de
       const bool on_channel = number == SYS_sendto || number == SYS_recvfrom;
       const SyscallRow& row = syscall_row(static_cast<uint64_t>(number));
       if (on_channel || row.where == Where::kHere) continue;
-      if (std::find(std::begin(kMemoryCalls), std::end(kMemoryCalls), number) != std::end(kMemoryCalls)) continue;
+      if (std::find(std::begin(kMemoryCalls), std::end(kMemoryCalls), number) != std::end(kMemoryCalls))
+        continue;
       CAPTURE(number);
       CHECK(passes(number, {kDirectMark | descriptor}) == passes(number, {descriptor}));
     }

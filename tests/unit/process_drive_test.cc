@@ -406,7 +406,8 @@ TEST_CASE("a thread that executes a program while it is traced becomes the leade
     std::thread([] {
       char go;
       std::string tid = std::to_string(syscall(SYS_gettid)) + "\n";
-      if (write(1, tid.data(), tid.size()) != static_cast<ssize_t>(tid.size()) || read(0, &go, 1) != 1) _exit(3);
+      if (write(1, tid.data(), tid.size()) != static_cast<ssize_t>(tid.size()) || read(0, &go, 1) != 1)
+        _exit(3);
       execl(PROCESS_TARGET, PROCESS_TARGET, "signals", nullptr);
       _exit(127);
     }).detach();

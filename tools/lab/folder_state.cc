@@ -27,7 +27,8 @@ Result<std::string> digest_of(const std::string& path) {
   UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
   if (!file) return fail_errno("open " + path);
   std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context(EVP_MD_CTX_new(), EVP_MD_CTX_free);
-  if (!context || EVP_DigestInit_ex(context.get(), EVP_sha256(), nullptr) != 1) return fail(ENOMEM, "SHA-256");
+  if (!context || EVP_DigestInit_ex(context.get(), EVP_sha256(), nullptr) != 1)
+    return fail(ENOMEM, "SHA-256");
   std::string buffer(1 << 16, '\0');
   for (;;) {
     ssize_t got = read(file.get(), buffer.data(), buffer.size());

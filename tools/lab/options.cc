@@ -56,7 +56,24 @@ run, 127: CMD was not found. See mosixlab(1).
 
 namespace {
 
-enum Long { kName = 256, kRate, kDelay, kCpus, kUser, kUid, kCwd, kKeepLogs, kJson, kAll, kSeed, kInterval, kRuns, kLimit, kFiles, kKeep };
+enum Long {
+  kName = 256,
+  kRate,
+  kDelay,
+  kCpus,
+  kUser,
+  kUid,
+  kCwd,
+  kKeepLogs,
+  kJson,
+  kAll,
+  kSeed,
+  kInterval,
+  kRuns,
+  kLimit,
+  kFiles,
+  kKeep
+};
 
 constexpr option kLongOptions[] = {{"nodes", required_argument, nullptr, 'n'},
                                    {"name", required_argument, nullptr, kName},
@@ -196,7 +213,10 @@ const std::map<std::string, std::pair<Verb, std::vector<int>>>& verbs() {
   static const std::vector<int> kMaking = {'n', kName, kRate, kDelay, kCpus, kUser, kUid, kKeepLogs};
   static const std::map<std::string, std::pair<Verb, std::vector<int>>> kVerbs = {
       {"run", {Verb::kRun, kMaking}},
-      {"storm", {Verb::kStorm, {'n', kRate, kDelay, kCpus, kUser, kUid, kKeepLogs, kJson, kSeed, kInterval, kRuns, kLimit, kFiles, kKeep}}},
+      {"storm",
+       {Verb::kStorm,
+        {'n', kRate, kDelay, kCpus, kUser, kUid, kKeepLogs, kJson, kSeed, kInterval, kRuns, kLimit, kFiles,
+         kKeep}}},
       {"storm-inside", {Verb::kStormInside, {'n', kJson, kSeed, kInterval, kRuns, kLimit, kFiles, kKeep}}},
       {"up", {Verb::kUp, kMaking}},
       {"exec", {Verb::kExec, {kName, kCwd, kUid}}},

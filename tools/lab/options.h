@@ -10,7 +10,20 @@
 
 namespace mosix::lab {
 
-enum class Verb { kHelp, kVersion, kRun, kUp, kExec, kStatus, kDown, kCut, kMend, kKill, kStorm, kStormInside };
+enum class Verb {
+  kHelp,
+  kVersion,
+  kRun,
+  kUp,
+  kExec,
+  kStatus,
+  kDown,
+  kCut,
+  kMend,
+  kKill,
+  kStorm,
+  kStormInside
+};
 
 struct Options {
   Verb verb = Verb::kHelp;
@@ -21,7 +34,7 @@ struct Options {
   long uid = -1;     ///< exec --uid, -1: the lab's
   bool json = false, all = false;
   std::vector<std::string> command;
-  StormOptions storm;      ///< storm; its command is above
+  StormOptions storm;  ///< storm; its command is above
   bool seed_given = false;
 };
 

@@ -39,7 +39,8 @@ struct Outcome {
 
 std::string status_text(int wait_status) {
   if (WIFSIGNALED(wait_status))
-    return fmt::format("ended by signal {}{}", WTERMSIG(wait_status), WCOREDUMP(wait_status) ? " with a core" : "");
+    return fmt::format("ended by signal {}{}", WTERMSIG(wait_status),
+                       WCOREDUMP(wait_status) ? " with a core" : "");
   return fmt::format("exit status {}", WEXITSTATUS(wait_status));
 }
 
@@ -51,7 +52,8 @@ std::string first_difference(const std::string& expected, const std::string& got
     size_t begin = at == 0 ? 0 : text.rfind('\n', at - 1) + 1;
     return text.substr(begin, std::min<size_t>(text.find('\n', at) - begin, 120));
   };
-  return fmt::format("line {}: natively \"{}\", here \"{}\"", line, line_at(expected, static_cast<size_t>(a - expected.begin())),
+  return fmt::format("line {}: natively \"{}\", here \"{}\"", line,
+                     line_at(expected, static_cast<size_t>(a - expected.begin())),
                      line_at(got, static_cast<size_t>(b - got.begin())));
 }
 
@@ -74,11 +76,13 @@ struct Unstable {
 };
 
 Unstable differences_of(const Outcome& a, const Outcome& b) {
-  Unstable unstable{.out = a.out != b.out, .err = a.err != b.err, .status = a.wait_status != b.wait_status, .files = {}};
+  Unstable unstable{
+      .out = a.out != b.out, .err = a.err != b.err, .status = a.wait_status != b.wait_status, .files = {}};
   for (const Outcome* one : {&a, &b})
     for (const auto& [path, line] : one->files) {
       auto in_a = a.files.find(path), in_b = b.files.find(path);
-      if (in_a == a.files.end() || in_b == b.files.end() || in_a->second != in_b->second) unstable.files.insert(path);
+      if (in_a == a.files.end() || in_b == b.files.end() || in_a->second != in_b->second)
+        unstable.files.insert(path);
     }
   return unstable;
 }
@@ -89,8 +93,10 @@ std::vector<std::string> complaints(const Outcome& native, const Outcome& got, c
   Unstable differs = differences_of(native, got);
   if (differs.status && !unstable.status && !got.timed_out)
     found.push_back(status_text(got.wait_status) + ", natively " + status_text(native.wait_status));
-  if (differs.out && !unstable.out) found.push_back("output differs, " + first_difference(native.out, got.out));
-  if (differs.err && !unstable.err) found.push_back("errors differ, " + first_difference(native.err, got.err));
+  if (differs.out && !unstable.out)
+    found.push_back("output differs, " + first_difference(native.out, got.out));
+  if (differs.err && !unstable.err)
+    found.push_back("errors differ, " + first_difference(native.err, got.err));
   size_t files = 0;
   for (const std::string& path : differs.files) {
     if (unstable.files.contains(path) || ++files > kMostLinesShown) continue;
@@ -111,7 +117,8 @@ void end_descendants() {
     std::error_code problem;
     for (const auto& task : fs::directory_iterator("/proc/self/task", problem)) {
       std::string list = read_file(task.path().string() + "/children").value_or("");
-      for (char *at = list.data(), *end = nullptr; long pid = strtol(at, &end, 10); at = end) children.push_back(static_cast<pid_t>(pid));
+      for (char *at = list.data(), *end = nullptr; long pid = strtol(at, &end, 10); at = end)
+        children.push_back(static_cast<pid_t>(pid));
     }
     if (children.empty()) return;
     for (pid_t child : children) kill(child, SIGKILL);
@@ -126,10 +133,13 @@ std::string left_behind() {
     Answer<Json> nodes = ask_daemon({{"op", "nodes"}}, kAskLimitMs);
     if (!own || !nodes) return "mosixd does not answer: " + (own ? nodes : own).error().error.message();
     int64_t processes = 0, guests = 0;
-    for (const Json& process : field_array(*own, "processes")) processes += field_flag(process, "foreign") ? 0 : 1;
-    for (const Json& node : field_array(*nodes, "nodes")) guests += field_flag(node, "up") ? field_integer(node, "guests") : 0;
+    for (const Json& process : field_array(*own, "processes"))
+      processes += field_flag(process, "foreign") ? 0 : 1;
+    for (const Json& node : field_array(*nodes, "nodes"))
+      guests += field_flag(node, "up") ? field_integer(node, "guests") : 0;
     if (processes == 0 && guests == 0) return "";
-    if (now_ms() > until) return fmt::format("{} processes are still looked after at home, {} guests remain", processes, guests);
+    if (now_ms() > until)
+      return fmt::format("{} processes are still looked after at home, {} guests remain", processes, guests);
     usleep(20'000);
   }
 }
@@ -151,7 +161,8 @@ class Storm {
       return native ? kExitOwn : again.error().code == ENOENT ? kExitNotFound : kExitCannotRun;
     }
     if (native->timed_out || again->timed_out)
-      return own_failure({ETIMEDOUT, "the program does not end natively; --limit is " + std::to_string(options_.limit_s) + " s"});
+      return own_failure({ETIMEDOUT, "the program does not end natively; --limit is " +
+                                         std::to_string(options_.limit_s) + " s"});
     unstable_ = differences_of(*native, *again);
     if (std::string text = unstable_.text(); !text.empty())
       say("from one native run to the next these differ, and are not compared: " + text);
@@ -216,7 +227,8 @@ class Storm {
     if (child == 0) {
       setsid();
       signal(SIGPIPE, SIG_DFL);
-      if (chdir(work.c_str()) == 0 && dup2(in.get(), 0) == 0 && dup2(out.get(), 1) == 1 && dup2(err.get(), 2) == 2)
+      if (chdir(work.c_str()) == 0 && dup2(in.get(), 0) == 0 && dup2(out.get(), 1) == 1 &&
+          dup2(err.get(), 2) == 2)
         execvp(argv[0], argv.data());
       int code = errno;
       (void)!write(tells.get(), &code, sizeof code);
@@ -248,8 +260,9 @@ class Storm {
     if (std::string left = left_behind(); !left.empty()) found.push_back(left);
     all_.add(figures);
     seconds_ += got.seconds;
-    std::string line = fmt::format("{} of {}, seed {}: {:.2f} s (natively {:.2f}), {} moves, {} ms of CPU away", index + 1, options_.runs, seed,
-                                   got.seconds, native.seconds, figures.moves, figures.total_cpu_away_ms());
+    std::string line = fmt::format(
+        "{} of {}, seed {}: {:.2f} s (natively {:.2f}), {} moves, {} ms of CPU away", index + 1,
+        options_.runs, seed, got.seconds, native.seconds, figures.moves, figures.total_cpu_away_ms());
     if (found.empty()) {
       if (!options_.json) fmt::print("same      {}\n", line);
       fflush(stdout);
@@ -260,8 +273,8 @@ class Storm {
     if (!options_.json) {
       fmt::print("DIFFERENT {}\n", line);
       for (const std::string& one : found) fmt::print("          {}\n", printable(one));
-      fmt::print("          kept in {}\n          again: mosixlab storm --seed {} --interval {} -- ...\n", folder_for(seed), seed,
-                 options_.interval_ms);
+      fmt::print("          kept in {}\n          again: mosixlab storm --seed {} --interval {} -- ...\n",
+                 folder_for(seed), seed, options_.interval_ms);
     }
     fflush(stdout);
     return {};
@@ -270,7 +283,8 @@ class Storm {
   /// At home, or on a node, where what the program executes begins as well.
   std::vector<std::string> how_to_begin(uint64_t seed) const {
     if (seed % 2 == 0 || options_.nodes < 2) return {"mosrun", "-h"};
-    return {"mosrun", "-r", node_name(2 + static_cast<int>(seed / 2 % static_cast<uint64_t>(options_.nodes - 1)))};
+    return {"mosrun", "-r",
+            node_name(2 + static_cast<int>(seed / 2 % static_cast<uint64_t>(options_.nodes - 1)))};
   }
 
   std::string folder_for(uint64_t seed) const { return options_.keep + "/" + std::to_string(seed); }
@@ -315,9 +329,11 @@ class Storm {
                                     {"not_compared", unstable_.text()}}));
       return status;
     }
-    for (const auto& [reason, count] : all_.refused) fmt::print("refused {} times: {}\n", count, printable(reason));
-    fmt::print("{} runs, {} different; {} moves, {} ms of CPU away; seeds {} to {}\n", options_.runs, different_, all_.moves,
-               all_.total_cpu_away_ms(), options_.seed, options_.seed + static_cast<uint64_t>(std::max(options_.runs - 1, 0)));
+    for (const auto& [reason, count] : all_.refused)
+      fmt::print("refused {} times: {}\n", count, printable(reason));
+    fmt::print("{} runs, {} different; {} moves, {} ms of CPU away; seeds {} to {}\n", options_.runs,
+               different_, all_.moves, all_.total_cpu_away_ms(), options_.seed,
+               options_.seed + static_cast<uint64_t>(std::max(options_.runs - 1, 0)));
     return status;
   }
 

@@ -13,13 +13,13 @@ namespace mosix::lab {
 inline constexpr int kStormNodes = 3;
 
 struct StormOptions {
-  uint64_t seed = 0;       ///< of the first storm; each of the next has one more
-  int interval_ms = 50;    ///< between two orders to move, on average
+  uint64_t seed = 0;     ///< of the first storm; each of the next has one more
+  int interval_ms = 50;  ///< between two orders to move, on average
   int runs = 1;
-  int limit_s = 600;       ///< for one run
+  int limit_s = 600;  ///< for one run
   int nodes = kStormNodes;
-  std::string files;       ///< folder whose contents the program finds in its own; "" for none
-  std::string keep;        ///< where what differed is kept
+  std::string files;  ///< folder whose contents the program finds in its own; "" for none
+  std::string keep;   ///< where what differed is kept
   bool json = false;
   std::vector<std::string> command;
 };

@@ -32,7 +32,8 @@ void StormFigures::add(const StormFigures& other) {
   cpu_away_ms[0] += other.total_cpu_away_ms();
 }
 
-StormMover::StormMover(uint64_t seed, int interval_ms, int nodes) : seed_(seed), interval_ms_(interval_ms), nodes_(nodes) {}
+StormMover::StormMover(uint64_t seed, int interval_ms, int nodes)
+    : seed_(seed), interval_ms_(interval_ms), nodes_(nodes) {}
 
 void StormMover::start() {
   end_ = false;
@@ -96,7 +97,8 @@ void StormMover::carry_out(const Order& order) {
     return note(order, fmt::format("moved, freeze {:.1f} ms", field_number(*reply, "freeze_ms")));
   }
   const Error& error = reply.error().error;
-  bool chance = error.code == ESRCH || reply.error().exit == kExitNoProcess || error.what.find(" is busy: ") != std::string::npos;
+  bool chance = error.code == ESRCH || reply.error().exit == kExitNoProcess ||
+                error.what.find(" is busy: ") != std::string::npos;
   if (!chance) ++figures_.refused[error.message()];
   note(order, "not moved: " + error.message());
 }
@@ -104,7 +106,8 @@ void StormMover::carry_out(const Order& order) {
 /// mutex_ must be held.
 void StormMover::note(const Order& order, const std::string& outcome) {
   if (figures_.log.size() >= kMostLogLines) return;
-  figures_.log.push_back(fmt::format("{:9.3f} s  {} ({}) {} -> {}: {}", static_cast<double>(now_ms() - begun_ms_) / 1000, order.pid,
+  figures_.log.push_back(fmt::format("{:9.3f} s  {} ({}) {} -> {}: {}",
+                                     static_cast<double>(now_ms() - begun_ms_) / 1000, order.pid,
                                      printable(order.program), order.from, order.to, printable(outcome)));
 }
 

@@ -18,11 +18,12 @@ namespace mosix::lab {
 /// What became of a storm's orders.
 struct StormFigures {
   int moves = 0;
-  std::map<std::string, int> refused;     ///< by reason; processes that ended or were under way already are left out
-  std::map<int, int64_t> cpu_away_ms;     ///< by pid, as last seen
-  std::map<std::string, int> seen;        ///< where processes were, how often seen
-  std::vector<std::string> log;           ///< one line for each order: when, which, from, to, outcome
-  std::string problem;                    ///< mosixd did not answer
+  /// By reason; processes that ended or were under way already are left out
+  std::map<std::string, int> refused;
+  std::map<int, int64_t> cpu_away_ms;  ///< by pid, as last seen
+  std::map<std::string, int> seen;     ///< where processes were, how often seen
+  std::vector<std::string> log;        ///< one line for each order: when, which, from, to, outcome
+  std::string problem;                 ///< mosixd did not answer
 
   int64_t total_cpu_away_ms() const;
   /// Adds another storm's.
