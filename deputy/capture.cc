@@ -184,18 +184,20 @@ class StoppedMemory : public GuestMemory {
   const ProcessMemory& memory_;
 };
 
-/// A write that our interrupt has ended in the middle is made again away, for the rest. (One that was short
-/// for a reason of its own finds that reason again, and is as short.)
-uint64_t make_broken_write_again(user_regs_struct& registers, const ProcessMemory& memory) {
+/// A write, or a receive that waits for all, that our interrupt has ended in the middle is made again away, for the
+/// rest. (One that was short for a reason of its own finds that reason again, and is as short.)
+uint64_t make_broken_call_again(user_regs_struct& registers, const ProcessMemory& memory) {
   auto result = static_cast<int64_t>(registers.rax);
   if (static_cast<int64_t>(registers.orig_rax) < 0 || result <= 0) return 0;
   StoppedMemory arguments(memory);
   std::array<uint64_t, 6> args{registers.rdi, registers.rsi, registers.rdx,
                                registers.r10, registers.r8,  registers.r9};
-  uint64_t given = registers.rax;
-  if (given >= bytes_to_give(registers.orig_rax, args, arguments)) return 0;
+  uint64_t moved = registers.rax;
+  if (moved >= bytes_to_give(registers.orig_rax, args, arguments) &&
+      moved >= bytes_to_receive(registers.orig_rax, args, arguments))
+    return 0;
   registers.rax = static_cast<uint64_t>(kRestartSys);
-  return given;
+  return moved;
 }
 
 }  // namespace
@@ -227,10 +229,11 @@ Status capture_threads(StoppedProcess& process, const ProcessMemory& memory, con
     }
     mend_interrupted_call(away, block_call);
     if (static_cast<int64_t>(home.rax) == kEintr) home = away;
-    thread.given_bytes = make_broken_write_again(away, memory);
+    thread.moved_bytes = make_broken_call_again(away, memory);
     bool made_again = static_cast<int64_t>(away.rax) < 0;
-    if (const CallAtHome* own = made_again ? own_call_of(calls.own, away) : nullptr) {
-      thread.given_bytes += own->done;
+    // A wait for what is left of a limit may stand before the rest of a receive.
+    while (const CallAtHome* own = made_again ? own_call_of(calls.own, away) : nullptr) {
+      thread.moved_bytes += own->done;
       thread.deadline_ns = own->deadline_ns;
     }
     thread.registers = bytes_of(away);

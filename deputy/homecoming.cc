@@ -28,6 +28,7 @@ constexpr uint64_t kDontNeedLocked = 24;  // MADV_DONTNEED_LOCKED, Linux 5.18: l
 constexpr size_t kBrk = 5;                // in ProcessState::mm
 constexpr size_t kMmFields = 11;
 constexpr int64_t kSecond = 1'000'000'000;
+constexpr uint64_t kNoCall = ~0ull;  // in orig_rax
 
 class Homecoming {
  public:
@@ -242,27 +243,47 @@ class Homecoming {
         go_on_sleeping(registers, thread);
         continue;
       }
-      if (thread.given_bytes != 0)
-        TRY_VOID(go_on(registers, thread, [&](uint64_t at) {
-          return rest_of_write(registers, thread.given_bytes, at, *memory_);
+      if (thread.moved_bytes != 0 && receives(registers.orig_rax) && !is_stream(registers)) {
+        // A message, which came whole.
+        registers.rax = thread.moved_bytes;
+        registers.orig_rax = kNoCall;
+        continue;
+      }
+      if (thread.moved_bytes != 0)
+        TRY_VOID(go_on(registers, thread, thread.moved_bytes, [&](uint64_t at) {
+          return rest_of_transfer(registers, thread.moved_bytes, at, *memory_);
         }));
       if (thread.deadline_ns != 0) TRY_VOID(go_on_waiting(registers, thread));
     }
     return {};
   }
 
+  static bool receives(uint64_t number) { return number == SYS_recvfrom || number == SYS_recvmsg; }
+
+  bool is_stream(const user_regs_struct& registers) const {
+    UniqueFd copy = copy_of_fd(registers);
+    int type = 0;
+    socklen_t bytes = sizeof type;
+    return copy && getsockopt(copy.get(), SOL_SOCKET, SO_TYPE, &type, &bytes) == 0 && type == SOCK_STREAM;
+  }
+
+  UniqueFd copy_of_fd(const user_regs_struct& registers) const {
+    return UniqueFd(
+        static_cast<int>(syscall(SYS_pidfd_getfd, record_.pidfd.get(), static_cast<int>(registers.rdi), 0)));
+  }
+
   template <class MakeCall>
-  Status go_on(user_regs_struct& registers, const ThreadState& thread, MakeCall make_call) {
+  Status go_on(user_regs_struct& registers, const ThreadState& thread, uint64_t done, MakeCall make_call) {
     Batch batch(place_);
-    batch.add(SYS_mmap, 0, resumed_call_bytes(registers), PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS,
-              ~0ull, 0);
+    batch.add(SYS_mmap, 0, resumed_call_bytes(registers), resumed_call_protection(registers),
+              MAP_PRIVATE | MAP_ANONYMOUS, ~0ull, 0);
     TRY_VOID(run(batch, "map room for the rest of a call"));
     auto at = static_cast<uint64_t>(batch.result(0));
     TRY(ResumedCall rest, make_call(at));
     TRY_VOID(memory_->write(at, rest.bytes.data(), rest.bytes.size()));
     // Without room on its stack it makes its call as it stands.
     if (!rest.data.empty() && !memory_->write(rest.data_at, rest.data.data(), rest.data.size())) return {};
-    calls_.own.push_back({at, registers, thread.given_bytes, thread.deadline_ns, rest.registers.orig_rax});
+    calls_.own.push_back({at, registers, done, thread.deadline_ns, rest.registers.orig_rax});
     registers = rest.registers;
     return {};
   }
@@ -271,7 +292,7 @@ class Homecoming {
     if (may_have_hidden_limit(registers.orig_rax)) return go_on_reading(registers, thread);
     int64_t left = left_until(thread.deadline_ns);
     if (waits_with_own_limit(registers.orig_rax))
-      return go_on(registers, thread,
+      return go_on(registers, thread, 0,
                    [&](uint64_t at) -> Result<ResumedCall> { return rest_of_wait(registers, left, at); });
     bool timeval = false;
     uint64_t address = limit_address(registers, &timeval);
@@ -296,8 +317,7 @@ class Homecoming {
 
   /// What travelled is when it began.
   Status go_on_reading(user_regs_struct& registers, const ThreadState& thread) {
-    auto fd = static_cast<int>(registers.rdi);
-    UniqueFd copy(static_cast<int>(syscall(SYS_pidfd_getfd, record_.pidfd.get(), fd, 0)));
+    UniqueFd copy = copy_of_fd(registers);
     timeval time{};
     socklen_t bytes = sizeof time;
     struct termios settings {};
@@ -309,7 +329,7 @@ class Homecoming {
     }
     if (limit.ns == 0) return {};
     int64_t left = left_until(thread.deadline_ns + limit.ns);
-    return go_on(registers, thread, [&](uint64_t at) -> Result<ResumedCall> {
+    return go_on(registers, thread, 0, [&](uint64_t at) -> Result<ResumedCall> {
       return rest_of_read(registers, left, limit.result, at);
     });
   }

@@ -2,6 +2,7 @@
 
 #include <limits.h>
 #include <poll.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -78,14 +79,14 @@ std::vector<uint8_t> code_for(const user_regs_struct& original, uint64_t done) {
 
 Result<std::vector<iovec>> rest_of_vector(uint64_t address, uint64_t count, uint64_t done,
                                           const ProcessMemory& memory) {
-  if (count > IOV_MAX) return fail(EINVAL, "the vector of a write");
+  if (count > IOV_MAX) return fail(EINVAL, "the vector of a call");
   std::vector<iovec> pieces(count);
   TRY_VOID(memory.read(address, pieces.data(), count * sizeof(iovec)));
   while (!pieces.empty() && pieces.front().iov_len <= done) {
     done -= pieces.front().iov_len;
     pieces.erase(pieces.begin());
   }
-  if (pieces.empty()) return fail(EINVAL, "the vector of a write has changed");
+  if (pieces.empty()) return fail(EINVAL, "the vector of a call has changed");
   pieces.front().iov_base = static_cast<char*>(pieces.front().iov_base) + done;
   pieces.front().iov_len -= done;
   return pieces;
@@ -103,15 +104,19 @@ uint64_t append(std::vector<uint8_t>& bytes, uint64_t at, const T* items, size_t
 
 uint64_t resumed_call_bytes(const user_regs_struct& registers) {
   bool vectors = registers.orig_rax == SYS_writev || registers.orig_rax == SYS_pwritev ||
-                 registers.orig_rax == SYS_sendmsg;
+                 registers.orig_rax == SYS_sendmsg || registers.orig_rax == SYS_recvmsg;
   return vectors ? kPage + IOV_MAX * sizeof(iovec) : kPage;
 }
 
-Result<ResumedCall> rest_of_write(const user_regs_struct& registers, uint64_t done, uint64_t at,
-                                  const ProcessMemory& memory) {
+uint64_t resumed_call_protection(const user_regs_struct& registers) {
+  return PROT_READ | PROT_EXEC | (registers.orig_rax == SYS_recvmsg ? PROT_WRITE : 0);
+}
+
+Result<ResumedCall> rest_of_transfer(const user_regs_struct& registers, uint64_t done, uint64_t at,
+                                     const ProcessMemory& memory) {
   constexpr uint64_t kMostBytes = 0x7ffff000;  // MAX_RW_COUNT
-  if (done > kMostBytes) return fail(EBADMSG, "a write cannot have given so much");
-  if (done == 0) return fail(EINVAL, "nothing is written yet");
+  if (done > kMostBytes) return fail(EBADMSG, "no call moves so much");
+  if (done == 0) return fail(EINVAL, "nothing is moved yet");
   ResumedCall rest{{}, registers};
   rest.bytes = code_for(registers, done);
   rest.bytes.resize(kCodeBytes);
@@ -119,6 +124,7 @@ Result<ResumedCall> rest_of_write(const user_regs_struct& registers, uint64_t do
   switch (registers.orig_rax) {
     case SYS_write:
     case SYS_sendto:
+    case SYS_recvfrom:
     case SYS_pwrite64:
       rest.registers.rsi += done;
       rest.registers.rdx -= done;
@@ -132,8 +138,9 @@ Result<ResumedCall> rest_of_write(const user_regs_struct& registers, uint64_t do
       if (registers.orig_rax == SYS_pwritev) rest.registers.r10 += done;
       return rest;
     }
-    case SYS_sendmsg: {
-      // Names and control messages have gone with the first part.
+    case SYS_sendmsg:
+    case SYS_recvmsg: {
+      // Names and control messages have gone, or come, with the first part.
       msghdr header{};
       TRY_VOID(memory.read(registers.rsi, &header, sizeof header));
       TRY(std::vector<iovec> pieces,

@@ -43,13 +43,15 @@ bool same_call(const user_regs_struct& a, const user_regs_struct& b);
 /// For a thread that was interrupted in such a call: its registers as if it had made its own; what it was.
 const CallAtHome* own_call_of(const std::vector<CallAtHome>& calls, user_regs_struct& registers);
 
-/// How many bytes of mapping such a call needs at most.
+/// How many bytes of mapping such a call needs at most, and how it is to be mapped: a message's header the kernel
+/// writes to when it has received.
 uint64_t resumed_call_bytes(const user_regs_struct& registers);
+uint64_t resumed_call_protection(const user_regs_struct& registers);
 
-/// For a thread whose registers say that its call is made again, and which has given `done` bytes already. `memory`
-/// is the process's, for the vectors of writev and sendmsg.
-Result<ResumedCall> rest_of_write(const user_regs_struct& registers, uint64_t done, uint64_t at,
-                                  const ProcessMemory& memory);
+/// For a thread whose registers say that its call is made again, and which has given `done` bytes already, or received
+/// them (MSG_WAITALL). `memory` is the process's, for the vectors of writev, sendmsg and recvmsg.
+Result<ResumedCall> rest_of_transfer(const user_regs_struct& registers, uint64_t done, uint64_t at,
+                                     const ProcessMemory& memory);
 
 /// For one whose time limit the kernel does not count down in the program's memory (poll, epoll_wait and others): only
 /// what is left of it. Its result is its own.

@@ -61,6 +61,7 @@ Status Supervisor::freeze(Frozen& frozen) {
     std::unique_lock lock(guest.mutex);
     if (guest.freezing.exchange(true)) return fail(EBUSY, "the guest is being moved already");
     frozen.begun = true;
+    ++guest.moves_begun;
     guest.changed.notify_all();  // whoever holds it for job control lets go of it
     if (!guest.changed.wait_for(lock, std::chrono::milliseconds(kStopLimitMs),
                                 [&] { return guest.busy == 0 || guest.ended || guest.left; }))
@@ -262,7 +263,7 @@ Result<ProcessState> Supervisor::capture(Frozen& frozen, uint32_t epoch) {
     {
       // Signals that came and have not been given are home's to offer again.
       std::lock_guard lock(thread.mutex);
-      out.given_bytes = thread.given_bytes;
+      out.moved_bytes = thread.moved_bytes;
       if (registers.orig_rax == thread.deadline_call) out.deadline_ns = thread.deadline_ns;
       out.signals_acked = thread.signals_received;
       for (const WaitingSignal& signal : thread.waiting)

@@ -109,7 +109,8 @@ struct GuestThread {
   /// names: when it began (hidden_limits.cc).
   int64_t deadline_ns = 0;
   uint64_t deadline_call = 0;  ///< its number
-  uint64_t given_bytes = 0;    ///< by a write or send that was broken off, and goes on when it is made again
+  uint64_t moved_bytes =
+      0;  ///< by a call that was broken off (partial_transfer.h), and goes on when it is made again
   std::atomic<uint64_t> home_ns{0};  ///< of the call that is traced: frames sent until replies received
   SleepAtHome sleep;                 ///< the last one
   BegunCall begun;
@@ -142,7 +143,8 @@ struct Guest {
   std::condition_variable changed;
   std::map<int, std::shared_ptr<GuestThread>> threads;  ///< by tid
   std::set<int> slots;
-  std::set<uint64_t> rest_pages;      ///< into which home's kernel can write, too
+  std::set<uint64_t> rest_pages;  ///< into which home's kernel can write, too
+  std::atomic<uint32_t> moves_begun{0};
   std::atomic<bool> freezing{false};  ///< a move has begun: no new call, fork or exec
   std::atomic<bool> dropped{false};   ///< somebody is taking it out of the registry
   std::atomic<bool> held{false};      ///< home is stopped by job control, as it has last said

@@ -11,6 +11,7 @@
 #include <algorithm>
 
 #include "libmosix/syscalls/hidden_limit.h"
+#include "libmosix/syscalls/partial_transfer.h"
 #include "remote/supervisor.h"
 
 namespace mosix {
@@ -68,6 +69,8 @@ bool Supervisor::ask_hidden_limit(GuestThread& thread, PendingCall& call, Hidden
 }
 
 void Supervisor::forward_read(GuestThread& thread, PendingCall& call, const CallPlan& plan) {
+  NotifiedMemory memory(thread.outer_tid);
+  uint64_t total = bytes_to_receive(call.number(), call.args(), memory);
   int64_t begun_ns = home_clock_ns();
   bool again;
   {
@@ -76,17 +79,22 @@ void Supervisor::forward_read(GuestThread& thread, PendingCall& call, const Call
     if (again) begun_ns = thread.deadline_ns;
   }
   if (again && !wait_for_rest(thread, call, begun_ns)) return end_deadline(thread, call);
+  if (total != 0) return receive_all(thread, call, plan, total, begun_ns);
   if (!again) call.note_last_exchange();
   for (;;) {
     Result<CallReply> reply = exchange(thread, plan);
-    if (reply && reply->verdict == Verdict::kRestart && thread.guest->freezing) {
-      // What limit there is, if any, is asked when it is made again: just now home may be unable to answer.
-      std::lock_guard lock(thread.mutex);
-      thread.deadline_ns = begun_ns;
-      thread.deadline_call = call.number();
-    }
+    if (reply && reply->verdict == Verdict::kRestart) note_beginning(thread, call, begun_ns);
     if (finish_call(thread, call, plan, reply)) return end_deadline(thread, call);
   }
+}
+
+/// For when a call that a move has met is made again. What limit there is, if any, is asked then: just now home may be
+/// unable to answer.
+void Supervisor::note_beginning(GuestThread& thread, const PendingCall& call, int64_t begun_ns) {
+  if (!thread.guest->freezing) return;
+  std::lock_guard lock(thread.mutex);
+  thread.deadline_ns = begun_ns;
+  thread.deadline_call = call.number();
 }
 
 /// False: the call has been answered, because its time is up, or a signal or a move came.
@@ -107,7 +115,8 @@ bool Supervisor::wait_for_rest(GuestThread& thread, PendingCall& call, int64_t b
   if (!ask_for_call(thread, call, wait, limit.result == 0 ? kErestartsys : kErestartnohand, &reply))
     return false;
   if (reply.result != 0) return true;  // also what cannot be waited for: the call itself says why
-  answer_and_deliver(thread, call, Answer::value(limit.result));
+  auto received = static_cast<int64_t>(take_moved_bytes(thread));
+  answer_and_deliver(thread, call, Answer::value(received != 0 ? received : limit.result));
   return false;
 }
 

@@ -497,7 +497,7 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
     record->slot = state.threads[i].slot;
     record->signals_received = state.threads[i].signals_acked;
     record->cpu_before_ns = state.threads[i].cpu_ns;
-    record->given_bytes = state.threads[i].given_bytes;
+    record->moved_bytes = state.threads[i].moved_bytes;
     user_regs_struct registers{};
     if (state.threads[i].registers.size() != sizeof registers) return fail(EBADMSG, "registers");
     memcpy(&registers, state.threads[i].registers.data(), sizeof registers);

@@ -142,7 +142,7 @@ std::unique_lock<std::mutex> Supervisor::lock_tracer(GuestThread& thread) {
 
 /// A write that was broken off and was to go on: a handler comes first, so it ends with what it has given.
 void Supervisor::end_giving(GuestThread& thread, Tracee& tracee) {
-  uint64_t given = take_given_bytes(thread);
+  uint64_t given = take_moved_bytes(thread);
   {
     std::lock_guard lock(thread.mutex);
     thread.deadline_ns = 0;  // a handler comes first: if the call is made once more, it is another one

@@ -9,7 +9,7 @@
 //   notify.cc         notification workers and the way of one call through them
 //   direct_calls.cc   calls that guest threads make to their deputies themselves
 //   signals.cc        putting home's signals into guest threads
-//   giving_calls.cc   write, send and their like, which a move may break off
+//   partial_calls.cc   write, send and their like, and MSG_WAITALL, which a move may break off
 //   timed_calls.cc    poll, select and their like, whose time limits outlast a move
 //   split_calls.cc    calls in which both sides take part: signal actions and masks, times, limits
 //   memory_calls.cc   mappings of home's files
@@ -174,6 +174,7 @@ class Supervisor {
 
   // --- hidden_limits.cc
   void forward_read(GuestThread& thread, PendingCall& call, const CallPlan& plan);
+  static void note_beginning(GuestThread& thread, const PendingCall& call, int64_t begun_ns);
   bool wait_for_rest(GuestThread& thread, PendingCall& call, int64_t begun_ns);
   bool ask_hidden_limit(GuestThread& thread, PendingCall& call, HiddenLimit* limit);
   bool ask_for_call(GuestThread& thread, PendingCall& call, const CallPlan& plan, int64_t restart_code,
@@ -190,10 +191,13 @@ class Supervisor {
   void age_rest(GuestThread& thread, Tracee& tracee);
   static void capture_restart(GuestThread& thread, user_regs_struct& registers, ThreadState& state);
 
-  // --- giving_calls.cc
+  // --- partial_calls.cc
   void give_bytes(GuestThread& thread, PendingCall& call, const SyscallRow& row, uint64_t total);
-  /// What a call that was broken off has given so far: the caller answers it with that.
-  static uint64_t take_given_bytes(GuestThread& thread);
+  void receive_all(GuestThread& thread, PendingCall& call, const CallPlan& whole, uint64_t total,
+                   int64_t begun_ns);
+  bool goes_on_receiving(GuestThread& thread, PendingCall& call, bool* stream);
+  /// What a call that was broken off has given or received so far: the caller answers it with that.
+  static uint64_t take_moved_bytes(GuestThread& thread);
 
   // --- direct_calls.cc
   void enable_direct(GuestThread& thread, PendingCall& call);

@@ -264,8 +264,8 @@ struct ThreadState {
   uint32_t signals_acked = 0;
   uint32_t next_sequence = 1;
   uint64_t cpu_ns = 0;  ///< processor time spent away so far
-  /// What the write or send in `registers`, which is made again, has given away already.
-  uint64_t given_bytes = 0;
+  /// What the call in `registers`, which is made again, has given away or received already.
+  uint64_t moved_bytes = 0;
   /// When the poll, select or other wait in `registers`, which is made again, has to end: CLOCK_MONOTONIC at home.
   /// 0: it has no limit, or begins anew. With sleep_call: the sleep's end. Of a read, whose limit no argument names: when
   /// it began.
@@ -278,7 +278,7 @@ struct ThreadState {
     a(tid), a(slot), a(registers), a(xstate), a(signal_mask), a(rseq_address), a(rseq_size),
         a(rseq_signature), a(robust_list), a(robust_list_size), a(clear_child_tid), a(altstack_sp),
         a(altstack_flags), a(altstack_size), a(name), a(signals_acked), a(next_sequence), a(cpu_ns),
-        a(given_bytes), a(deadline_ns), a(sleep_call);
+        a(moved_bytes), a(deadline_ns), a(sleep_call);
   }
 };
 

@@ -34,6 +34,12 @@ Pieces buffer_of(uint64_t address, uint64_t bytes) {
   return {{{reinterpret_cast<void*>(address), bytes}}, bytes};
 }
 
+Pieces pieces_of_message(uint64_t address, GuestMemory& memory) {
+  msghdr header{};
+  if (!memory.read(address, &header, sizeof header)) return {};
+  return vector_of(reinterpret_cast<uint64_t>(header.msg_iov), header.msg_iovlen, memory);
+}
+
 Pieces pieces_of(uint64_t number, const std::array<uint64_t, 6>& args, GuestMemory& memory) {
   switch (number) {
     case SYS_write:
@@ -43,20 +49,51 @@ Pieces pieces_of(uint64_t number, const std::array<uint64_t, 6>& args, GuestMemo
     case SYS_writev:
     case SYS_pwritev:
       return vector_of(args[1], args[2], memory);
-    case SYS_sendmsg: {
-      msghdr header{};
-      if (!memory.read(args[1], &header, sizeof header)) return {};
-      return vector_of(reinterpret_cast<uint64_t>(header.msg_iov), header.msg_iovlen, memory);
-    }
+    case SYS_sendmsg:
+      return pieces_of_message(args[1], memory);
     default:
       return {};
   }
+}
+
+/// What a receive with MSG_WAITALL fills. None for one with room for control messages: descriptors may come with the
+/// rest.
+Pieces pieces_to_fill(uint64_t number, const std::array<uint64_t, 6>& args, GuestMemory& memory) {
+  if (number != SYS_recvfrom && number != SYS_recvmsg) return {};
+  constexpr uint64_t kNotForAll = MSG_PEEK | MSG_OOB | MSG_DONTWAIT | MSG_ERRQUEUE;
+  uint64_t flags = receive_flags(number, args);
+  if ((flags & MSG_WAITALL) == 0 || (flags & kNotForAll) != 0) return {};
+  if (number == SYS_recvfrom) return buffer_of(args[1], args[2]);
+  msghdr header{};
+  if (!memory.read(args[1], &header, sizeof header) || header.msg_controllen != 0) return {};
+  return pieces_of_message(args[1], memory);
 }
 
 }  // namespace
 
 uint64_t bytes_to_give(uint64_t number, const std::array<uint64_t, 6>& args, GuestMemory& memory) {
   return pieces_of(number, args, memory).bytes;
+}
+
+uint64_t receive_flags(uint64_t number, const std::array<uint64_t, 6>& args) {
+  return args[number == SYS_recvfrom ? 3 : 2];
+}
+
+uint64_t bytes_to_receive(uint64_t number, const std::array<uint64_t, 6>& args, GuestMemory& memory) {
+  return pieces_to_fill(number, args, memory).bytes;
+}
+
+std::vector<iovec> rest_of_receive(uint64_t number, const std::array<uint64_t, 6>& args, uint64_t done,
+                                   uint64_t most, GuestMemory& memory) {
+  std::vector<iovec> rest;
+  for (iovec piece : pieces_to_fill(number, args, memory).list) {
+    uint64_t passed = std::min<uint64_t>(done, piece.iov_len);
+    done -= passed;
+    uint64_t bytes = std::min<uint64_t>(piece.iov_len - passed, most);
+    most -= bytes;
+    if (bytes != 0) rest.push_back({static_cast<char*>(piece.iov_base) + passed, bytes});
+  }
+  return rest;
 }
 
 Result<RestOfCall> rest_of_call(uint64_t number, const std::array<uint64_t, 6>& args, uint64_t done,

@@ -411,6 +411,110 @@ void receive_time_limit() {
   CHECK(check::seconds_of(CLOCK_MONOTONIC) - start >= 0.029);
 }
 
+constexpr size_t kPiece = 1000, kPieces = 5, kAll = kPiece * kPieces;
+
+std::string numbered(size_t bytes) {
+  std::string text(bytes, ' ');
+  for (size_t i = 0; i < bytes; ++i) text[i] = static_cast<char>(i * 7 + i / 256);
+  return text;
+}
+
+/// Gives so many pieces, each only when the one before it has been taken, and moves in between.
+void send_pieces(const Pair& pair, size_t pieces) {
+  const std::string text = numbered(kAll);
+  for (size_t i = 0; i < pieces; ++i) {
+    CHECK_EQ(write(pair.b, text.data() + i * kPiece, kPiece), static_cast<ssize_t>(kPiece));
+    int left = 1;
+    while (left != 0) {
+      CHECK_EQ(ioctl(pair.a, FIONREAD, &left), 0);
+      usleep(1000);
+    }
+    move_point();
+  }
+}
+
+void receive_waits_for_all() {
+  {
+    Pair pair;
+    std::thread sender([&] { send_pieces(pair, kPieces); });
+    std::string got(kAll, '?');
+    CHECK_EQ(recv(pair.a, got.data(), kAll, MSG_WAITALL), static_cast<ssize_t>(kAll));
+    sender.join();
+    CHECK(got == numbered(kAll));
+  }
+  Pair pair;
+  std::thread sender([&] { send_pieces(pair, kPieces); });
+  std::string first(kPiece / 2, '?'), second(kPiece * 2, '?'),
+      third(kAll - first.size() - second.size(), '?');
+  iovec pieces[] = {
+      {first.data(), first.size()}, {second.data(), second.size()}, {third.data(), third.size()}};
+  msghdr message{};
+  message.msg_iov = pieces;
+  message.msg_iovlen = 3;
+  CHECK_EQ(recvmsg(pair.a, &message, MSG_WAITALL), static_cast<ssize_t>(kAll));
+  sender.join();
+  CHECK_EQ(message.msg_flags & ~MSG_EOR, 0);
+  CHECK(first + second + third == numbered(kAll));
+}
+
+void receive_waits_for_all_that_comes() {
+  {
+    Pair pair;
+    std::thread sender([&] {
+      send_pieces(pair, 2);
+      shutdown(pair.b, SHUT_WR);
+    });
+    std::string got(kAll, '?');
+    CHECK_EQ(recv(pair.a, got.data(), kAll, MSG_WAITALL), static_cast<ssize_t>(2 * kPiece));
+    sender.join();
+    CHECK(got.substr(0, 2 * kPiece) == numbered(2 * kPiece));
+  }
+  {
+    // A handler ends it, whatever its flags.
+    Pair pair;
+    struct sigaction action {};
+    action.sa_handler = [](int) {};
+    action.sa_flags = SA_RESTART;
+    CHECK_EQ(sigaction(SIGUSR1, &action, nullptr), 0);
+    const pthread_t receiver = pthread_self();
+    std::thread sender([&] {
+      send_pieces(pair, 2);
+      pthread_kill(receiver, SIGUSR1);
+    });
+    std::string got(kAll, '?');
+    CHECK_EQ(recv(pair.a, got.data(), kAll, MSG_WAITALL), static_cast<ssize_t>(2 * kPiece));
+    sender.join();
+    signal(SIGUSR1, SIG_DFL);
+  }
+  {
+    Pair pair;
+    const timeval limit{0, 400000};
+    CHECK_EQ(setsockopt(pair.a, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit), 0);
+    const double start = check::seconds_of(CLOCK_MONOTONIC);
+    std::thread sender([&] { send_pieces(pair, 1); });
+    std::string got(kAll, '?');
+    const ssize_t bytes = recv(pair.a, got.data(), kAll, MSG_WAITALL);
+    // Whoever is slow to begin sees the limit pass before the piece comes.
+    CHECK(bytes == static_cast<ssize_t>(kPiece) || (bytes == -1 && errno == EAGAIN));
+    CHECK(check::seconds_of(CLOCK_MONOTONIC) - start >= 0.389);
+    if (bytes == -1) CHECK_EQ(recv(pair.a, got.data(), kPiece, MSG_WAITALL), static_cast<ssize_t>(kPiece));
+    sender.join();
+  }
+  int messages[2];
+  CHECK_EQ(socketpair(AF_UNIX, SOCK_DGRAM, 0, messages), 0);
+  std::thread sender([&] {
+    move_point();
+    CHECK_EQ(send(messages[1], "short", 5, 0), 5);
+    CHECK_EQ(send(messages[1], "next", 4, 0), 4);
+  });
+  char buffer[100];
+  CHECK_EQ(recv(messages[0], buffer, sizeof buffer, MSG_WAITALL), 5);
+  CHECK_EQ(recv(messages[0], buffer, sizeof buffer, MSG_WAITALL), 4);
+  sender.join();
+  close(messages[0]);
+  close(messages[1]);
+}
+
 void udp_addresses() {
   const int a = socket(AF_INET, SOCK_DGRAM, 0), b = socket(AF_INET, SOCK_DGRAM, 0);
   sockaddr_in name_a = loopback(0), name_b = loopback(0);
@@ -469,6 +573,8 @@ int main(int argc, char** argv) {
                      {"connect-without-waiting", connect_without_waiting},
                      {"options", options},
                      {"receive-time-limit", receive_time_limit},
+                     {"receive-waits-for-all", receive_waits_for_all},
+                     {"receive-waits-for-all-that-comes", receive_waits_for_all_that_comes},
                      {"udp-addresses", udp_addresses},
                      {"ipv6-loopback", ipv6_loopback}});
 }
