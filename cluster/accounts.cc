@@ -61,6 +61,7 @@ void Accounts::heard(const Family& family, const Json& event) {
     }
     member->second.family = family.name;
     member->second.cpu_us = std::max(member->second.cpu_us, number_field(event, "cpu_away_us"));
+    account.homecomings.heard(event);
     if (pid != account.root) continue;
     account.moves = number_field(event, "moves", account.moves);
     account.where = text_field(event, "where", account.where);
@@ -107,6 +108,7 @@ void Accounts::answer(Account& account, bool complete) {
              {"moves", account.moves},
              {"where", account.where},
              {"reason", account.reason},
+             {"brought_home", account.homecomings.json()},
              {"complete", complete}});
 }
 

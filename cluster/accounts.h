@@ -12,6 +12,7 @@
 #include <string>
 
 #include "cluster/families.h"
+#include "cluster/homecomings.h"
 #include "cluster/process_facts.h"
 
 namespace mosix {
@@ -49,6 +50,7 @@ class Accounts {
     uint64_t processes = 0;
     int64_t moves = 0;  ///< of the root, like what follows
     std::string where, reason;
+    Homecomings homecomings;  ///< of all
     Reply asked;
     uint64_t asked_number = 0;
 

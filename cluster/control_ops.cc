@@ -29,7 +29,7 @@ void ControlOps::handle(const ControlPeer& peer, const Json& request, Reply repl
   (this->*known->second)(peer, request, std::move(reply));
 }
 
-void ControlOps::status(const ControlPeer&, const Json&, Reply reply) {
+void ControlOps::status(const ControlPeer& peer, const Json&, Reply reply) {
   NodeInfo info = away_.node_info();
   reply(Json{{"ok", true},
              {"node", context_.own_name},
@@ -42,6 +42,7 @@ void ControlOps::status(const ControlPeer&, const Json&, Reply reply) {
              {"guests", away_.guest_count()},
              {"max_guests", context_.settings.max_guests},
              {"away", home_.away_count()},
+             {"brought_home", home_.homecomings(peer.uid).json()},
              {"adopted", adopted_.size()},
              {"kernel", info.kernel},
              {"nodes", context_.map.nodes().size()},

@@ -224,6 +224,7 @@ void HomeSide::heard_process(Family& family, const Json& event) {
   if (facts->uid != family.uid)
     return log_error(fmt::format("custodian {} of uid {} speaks of process {} of uid {}; ignored",
                                  family.custodian_pid, family.uid, pid, facts->uid));
+  homecomings_[family.uid].heard(event);
   auto known = family.processes.find(pid);
   std::string before = known == family.processes.end() ? "home" : known->second.where;
   ManagedProcess& process = family.update(event, facts->start_time, steady_ms(), wall_seconds());
@@ -355,6 +356,13 @@ bool HomeSide::manages(int pid) const {
     if (at != family.processes.end() && at->second.announced) return true;
   }
   return false;
+}
+
+Homecomings HomeSide::homecomings(uint32_t uid) const {
+  Homecomings sum;
+  for (const auto& [owner, counts] : homecomings_)
+    if (uid == 0 || uid == owner) sum.add(counts);
+  return sum;
 }
 
 int HomeSide::away_count() const {

@@ -13,6 +13,7 @@
 #include "cluster/accounts.h"
 #include "cluster/context.h"
 #include "cluster/families.h"
+#include "cluster/homecomings.h"
 #include "cluster/process_facts.h"
 #include "cluster/trace_hub.h"
 
@@ -39,6 +40,8 @@ class HomeSide {
 
   TraceHub& traces() { return traces_; }
   Accounts& accounts() { return accounts_; }
+  /// Of this user's processes, since mosixd began; for root of everybody's.
+  Homecomings homecomings(uint32_t uid) const;
 
   /// Brings every process home; `done` when each custodian has answered or ended.
   void all_home(std::function<void()> done);
@@ -65,6 +68,7 @@ class HomeSide {
   FamilyRegister families_;
   TraceHub traces_;
   Accounts accounts_;
+  std::map<uint32_t, Homecomings> homecomings_;  ///< by uid
   uint64_t next_order_ = 1;
   uint64_t next_family_ = 1;
 };

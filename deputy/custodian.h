@@ -80,7 +80,7 @@ class Custodian : public AwayNode::Listener {
   Result<MoveReport> move_to(const Record& record, const std::string& target);
   Result<MoveReport> try_move_to(const Record& record, const std::string& target);
   void finish_move(const Record& record, const std::string& from, const std::string& to,
-                   const Result<MoveReport>& moved, const std::string& reason);
+                   const Result<MoveReport>& moved, const std::string& reason, bool brought = false);
   void bring_home_because(const Record& record, const std::string& reason);
   void all_home(LinkOrder order);
   void set_trace(const LinkOrder& order);

@@ -120,11 +120,8 @@ void Link::process(const ProcessNews& news, const MoveLine* line) {
              {"calls", news.calls}};
   if (news.parent != 0) event["parent"] = news.parent;
   if (line != nullptr)
-    event["history"] = Json{{"time", time(nullptr)},
-                            {"from", line->from},
-                            {"to", line->to},
-                            {"ok", line->ok},
-                            {"reason", line->reason}};
+    event["history"] = Json{{"time", time(nullptr)}, {"from", line->from},       {"to", line->to},
+                            {"ok", line->ok},        {"brought", line->brought}, {"reason", line->reason}};
   send(line_of(event));
 }
 

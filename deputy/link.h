@@ -33,6 +33,7 @@ struct LinkOrder {
 struct MoveLine {
   std::string from, to, reason;
   bool ok = false;
+  bool brought = false;  ///< home, because its node could not do something
 };
 
 struct ProcessNews {

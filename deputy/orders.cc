@@ -137,7 +137,7 @@ Result<MoveReport> Custodian::try_move_to(const Record& record, const std::strin
 
 /// The end of a claimed operation; settle() follows once whoever asked has been answered.
 void Custodian::finish_move(const Record& record, const std::string& from, const std::string& to,
-                            const Result<MoveReport>& moved, const std::string& reason) {
+                            const Result<MoveReport>& moved, const std::string& reason, bool brought) {
   std::string now = record->where();
   {
     std::lock_guard lock(mutex_);
@@ -155,7 +155,7 @@ void Custodian::finish_move(const Record& record, const std::string& from, const
   }
   // Whoever hears of it may give the next order at once.
   unclaim(record);
-  MoveLine line{from, to, moved ? reason : moved.error().message(), moved.has_value()};
+  MoveLine line{from, to, moved ? reason : moved.error().message(), moved.has_value(), brought};
   announce(record, moved && from == now ? nullptr : &line);
   malloc_trim(0);  // buffers of pages go back to the kernel
 }
@@ -173,7 +173,7 @@ void Custodian::bring_home_because(const Record& record, const std::string& reas
   }
   in_thread([this, record, reason] {
     std::string from = record->where();
-    finish_move(record, from, "home", move_to(record, "home"), reason);
+    finish_move(record, from, "home", move_to(record, "home"), reason, true);
     settle(record);
   });
 }

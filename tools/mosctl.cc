@@ -46,6 +46,8 @@ void print_status(const Json& status) {
   fmt::print("nodes    {}\n", field_integer(status, "nodes"));
   fmt::print("away     {} own processes on other nodes\n", field_integer(status, "away"));
   fmt::print("guests   {} of other nodes here\n", field_integer(status, "guests"));
+  std::string brought = homecomings_text(status);
+  if (!brought.empty()) fmt::print("brought  {}\n", brought);
 }
 
 std::vector<std::string> node_row(const Json& node) {

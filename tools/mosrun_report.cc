@@ -65,7 +65,7 @@ class Account {
     if (!daemon_->ask({{"op", "account"}, {"pid", root}}, kAccountLimitMs)) daemon_.reset();
   }
 
-  /// "1.50s (2 moves, last on node2)", once the program has ended.
+  /// "1.50s (2 moves, last on node2)", once the program has ended; in a second line what has brought it home.
   std::string story() {
     if (!daemon_) return "0.00s (0 moves)";
     auto sum = daemon_->ask({{"op", "account"}, {"end", true}}, kAccountLimitMs);
@@ -77,7 +77,9 @@ class Account {
     if (!reason.empty()) text += " (" + reason + ")";
     // A node that went away without a word knew more.
     const char* at_least = field_flag(*sum, "complete") ? "" : "at least ";
-    return fmt::format("{}{:.2f}s ({})", at_least, field_number(*sum, "cpu_away_us") / 1e6, text);
+    std::string brought = homecomings_text(*sum);
+    if (!brought.empty()) brought = "\nbrought " + brought;
+    return fmt::format("{}{:.2f}s ({}){}", at_least, field_number(*sum, "cpu_away_us") / 1e6, text, brought);
   }
 
  private:

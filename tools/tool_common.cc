@@ -218,4 +218,26 @@ std::string version_text(std::string_view tool) {
   return fmt::format("{} (libmosix) {}", tool, MOSIX_VERSION);
 }
 
+std::string homecomings_text(const Json& reply) {
+  auto told = reply.find("brought_home");
+  if (told == reply.end() || !told->is_object()) return "";
+  std::vector<std::pair<int64_t, std::string>> reasons;
+  int64_t sum = 0;
+  for (const auto& [reason, times] : told->items()) {
+    if (!times.is_number_integer()) continue;
+    reasons.emplace_back(times.get<int64_t>(), reason);
+    sum += times.get<int64_t>();
+  }
+  if (sum == 0) return "";
+  std::sort(reasons.begin(), reasons.end(), [](const auto& a, const auto& b) {
+    return a.first != b.first ? a.first > b.first : a.second < b.second;
+  });
+  std::string text;
+  for (const auto& [times, reason] : reasons) {
+    text += (text.empty() ? "" : ", ") + printable(reason);
+    if (times > 1) text += " (" + std::to_string(times) + ")";
+  }
+  return "home " + std::to_string(sum) + (sum == 1 ? " time: " : " times: ") + text;
+}
+
 }  // namespace mosix

@@ -93,6 +93,9 @@ std::string json_text(const Json& value, int indent = -1);
 void print_table(const std::vector<std::string>& headings, const std::vector<std::vector<std::string>>& rows);
 /// "3.2s", "4m05s", "2h10m", "3d04h".
 std::string duration_text(double seconds);
+/// "home 3 times: ioctl (2), mmap of shared memory": what has brought processes home, the most frequent first, of a
+/// reply's "brought_home"; empty if nothing has.
+std::string homecomings_text(const Json& reply);
 /// "512K", "3.4M", "1.2G".
 std::string bytes_text(double bytes);
 

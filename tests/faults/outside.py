@@ -65,6 +65,32 @@ def report_of_one_short_program(lab):
         require(home + away >= 0.04 and away > 0.02 and rest.startswith('(1 move, last on node2'), err)
 
 
+# Three processes that share memory, which cannot be had away.
+SHARES = '''
+import mmap, os
+for _ in range(2):
+    if os.fork() == 0:
+        mmap.mmap(-1, 4096)
+        os._exit(0)
+    os.wait()
+mmap.mmap(-1, 4096)
+'''
+
+
+def what_has_brought_it_home(lab):
+    def counted():
+        status, out, err = lab.run('mosctl', 'status', '--json')
+        require(status == 0, err)
+        return json.loads(out)['brought_home'].get('mmap of shared memory', 0)
+    before = counted()
+    status, _, err = lab.run('mosrun', '--report', '-r', 'node2', '--require', PYTHON, '-c', SHARES)
+    require(status == 0, err)
+    require('brought home 3 times: mmap of shared memory (3)\n' in err, err)
+    require(counted() == before + 3, f'{before} before, {counted()} now')
+    status, _, err = lab.run('mosrun', '--report', '-r', 'node2', '--require', PYTHON, '-c', BURN)
+    require(status == 0 and 'brought' not in err, err)
+
+
 # Forks children that burn 50 ms each, and prints what it is told of each, and of all by its own account.
 FORKS = BURNING + '''
 waited = 0
@@ -409,7 +435,7 @@ def trace_of_a_running_process(lab):
     require(tracer.returncode == 0, f'{tracer.returncode} {rest}')
 
 
-CASES = [what_home_sees, computing_is_asleep_at_home, debugger_at_home, coming_home_waits_for_a_debugger,
+CASES = [what_home_sees, what_has_brought_it_home, computing_is_asleep_at_home, debugger_at_home, coming_home_waits_for_a_debugger,
          other_kinds_of_programs, trace_of_a_command,
          trace_options, trace_of_a_running_process,
          report_of_short_programs, report_of_one_short_program, children_that_only_fork, child_that_moved, killed_child,

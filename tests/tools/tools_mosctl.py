@@ -36,6 +36,20 @@ class Questions(ToolTest):
                     "guests   2 of other nodes here\n")
         self.assertEqual(json.loads(self.mosctl("status", "--json").stdout), STATUS)
 
+    def test_what_has_brought_processes_home(self):
+        for counts, line in (
+                ({}, None),
+                ({"ioctl": 1}, "brought  home 1 time: ioctl\n"),
+                ({"ioctl": 2, "ptrace": 5, "mmap of a device": 2},
+                 "brought  home 9 times: ptrace (5), ioctl (2), mmap of a device (2)\n"),
+                ({"a\x1b[2Jb": 1, "odd": "word"}, "brought  home 1 time: a?[2Jb\n"),
+                ("nonsense", None)):
+            self.standin.answers["status"] = dict(STATUS, brought_home=counts)
+            result = self.mosctl("status")
+            self.assertEqual(result.returncode, 0)
+            tail = result.stdout.split("of other nodes here\n")[1]
+            self.assertEqual(tail, line or "")
+
     def test_nodes(self):
         self.expect(self.mosctl("nodes"), 0,
                     "ID  NAME   ADDRESS   STATE  LOAD  CPUS  FREE  MEMORY  GUESTS     RTT  ERROR\n"

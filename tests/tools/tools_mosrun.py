@@ -235,6 +235,10 @@ class Report(MosrunTest):
         self.accounts(dict(self.SUM, moves=1, cpu_away_us=250_000, where="home", reason="it ended"))
         self.assertIn("away 0.25s (1 move, last at home (it ended))\n", self.mosrun("--report", "true").stderr)
 
+    def test_what_has_brought_it_home(self):
+        self.accounts(dict(self.SUM, brought_home={"ptrace": 2, "ioctl": 1}))
+        self.assertIn("last on node2)\nbrought home 3 times: ptrace (2), ioctl\n", self.mosrun("--report", "true").stderr)
+
     def test_what_is_not_known(self):
         self.accounts(dict(self.SUM, complete=False))
         self.assertIn("away at least 1.50s (2 moves", self.mosrun("--report", "true").stderr)
