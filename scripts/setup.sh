@@ -2,10 +2,14 @@
 # Installs the Debian 12 packages that build, tests, benchmarks and demo need; only what is missing. Quiet
 # unless something goes wrong. Asks sudo when it is not root. `--list` prints the packages and ends. `--vm` adds
 # what tests/vm needs, an emulator and its helpers (some 90 MB installed); its kernel is fetched by the test.
+# `--suites` adds those that scripts/conformance.sh runs.
 set -euo pipefail
 
-with_vm=no
-if [[ ${1-} == --vm ]]; then with_vm=yes; shift; fi
+with_vm=no with_suites=no
+while [[ ${1-} == --vm || ${1-} == --suites ]]; do
+  if [[ $1 == --vm ]]; then with_vm=yes; else with_suites=yes; fi
+  shift
+done
 
 build=(gcc g++ clang meson ninja-build pkg-config clang-format binutils
   libc6-dev libfmt-dev libexpected-dev libcli11-dev nlohmann-json3-dev libtomlplusplus-dev doctest-dev
@@ -14,10 +18,12 @@ build=(gcc g++ clang meson ninja-build pkg-config clang-format binutils
 lab=(iproute2 util-linux procps)
 programs=(bash coreutils gawk mawk perl python3 sqlite3 gzip xz-utils zstd tar findutils openssl curl make tmux
   vim less ffmpeg povray povray-includes netcat-openbsd man-db)
+suites=(stress-ng libpython3.11-testsuite python3.11)
 vm=(qemu-system-x86 ipxe-qemu busybox-static kmod)
 # The clang build with sanitizers needs its runtime library, which clang itself only recommends.
 packages=("${build[@]}" "${lab[@]}" "${programs[@]}" libclang-rt-dev)
 [[ $with_vm == no ]] || packages+=("${vm[@]}")
+[[ $with_suites == no ]] || packages+=("${suites[@]}")
 
 if [[ ${1-} == --list ]]; then
   printf '%s\n' "${packages[@]}"
