@@ -218,13 +218,13 @@ void HomeSide::heard_reply(Family& family, const Json& event) {
 void HomeSide::heard_process(Family& family, const Json& event) {
   int pid = static_cast<int>(number_field(event, "pid"));
   accounts_.heard(family, event);
+  homecomings_[family.uid].heard(event);
   Result<ProcessFacts> facts = read_process_facts(pid);
   if (!facts) return;  // has ended meanwhile; "gone" follows
   // A custodian runs as its user, who may have a debugger on it: it speaks for that user's processes only.
   if (facts->uid != family.uid)
     return log_error(fmt::format("custodian {} of uid {} speaks of process {} of uid {}; ignored",
                                  family.custodian_pid, family.uid, pid, facts->uid));
-  homecomings_[family.uid].heard(event);
   auto known = family.processes.find(pid);
   std::string before = known == family.processes.end() ? "home" : known->second.where;
   ManagedProcess& process = family.update(event, facts->start_time, steady_ms(), wall_seconds());

@@ -102,15 +102,11 @@ Status Supervisor::freeze(Frozen& frozen) {
     TRY_VOID(send_control(ControlType::kAbort, encode_message(order)));
   }
   for (Tracee& tracee : frozen.tracees) {
-    for (;;) {
-      Result<StopInfo> stop = tracee.wait_stop(kStopLimitMs);
-      if (!stop)
-        return fail(stop.error().code,
-                    "a thread does not stop (in the middle of vfork, or home does not abort its call)");
-      if (stop->gone()) return fail(ESRCH, "the guest has ended");
-      if (stop->kind == StopKind::kInterrupt) break;
-      TRY_VOID(tracee.resume(stop->kind == StopKind::kSignal ? stop->signal : 0));
-    }
+    Result<StopInfo> stop = tracee.settle(kStopLimitMs);
+    if (!stop)
+      return fail(stop.error().code,
+                  "a thread does not stop (in the middle of vfork, or home does not abort its call)");
+    if (stop->gone()) return fail(ESRCH, "the guest has ended");
   }
   // Workers have answered; wait until they are out of their thread's channel.
   for (auto& thread : frozen.threads) {

@@ -43,20 +43,10 @@ Result<Outcome> seize_into(StoppedProcess& process, int tid) {
   return Outcome::kSeized;
 }
 
-/// Until the thread stands in a stop of ours. A signal that was already being delivered cancels the interrupt
-/// (any ptrace stop does), so it is asked for again before the signal goes its way.
 Status settle(StoppedProcess& process, Tracee& tracee, int64_t deadline_ms) {
-  for (;;) {
-    TRY(StopInfo stop, tracee.wait_stop(static_cast<int>(std::max<int64_t>(deadline_ms - now_ms(), 0))));
-    if (stop.gone() || stop.kind == StopKind::kInterrupt) return {};
-    if (stop.kind == StopKind::kGroupStop) {
-      process.stop_signal = stop.signal;
-      return {};
-    }
-    TRY_VOID(tracee.interrupt());
-    if (Status resumed = tracee.resume(stop.signal); !resumed && resumed.error().code != ESRCH)
-      return resumed;
-  }
+  TRY(StopInfo stop, tracee.settle(static_cast<int>(std::max<int64_t>(deadline_ms - now_ms(), 0))));
+  if (stop.kind == StopKind::kGroupStop) process.stop_signal = stop.signal;
+  return {};
 }
 
 }  // namespace

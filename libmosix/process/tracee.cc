@@ -19,6 +19,15 @@
 namespace mosix {
 namespace {
 
+uint64_t bit_of(int signal) { return 1ull << (signal - 1); }
+
+/// Of what the kernel raises for an instruction, and takes before all other signals.
+bool is_fault(const siginfo_t& info) {
+  constexpr int kFaults[] = {SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGFPE, SIGSYS};
+  return info.si_code > 0 &&
+         std::find(std::begin(kFaults), std::end(kFaults), info.si_signo) != std::end(kFaults);
+}
+
 constexpr int kGetRseqConfiguration = 0x420f;  // PTRACE_GET_RSEQ_CONFIGURATION, Linux 5.13
 constexpr int kSyscallStop = SIGTRAP | 0x80;   // as PTRACE_O_TRACESYSGOOD marks it
 constexpr int kDyingPolls = 200;
@@ -337,6 +346,26 @@ Result<std::optional<StopInfo>> Tracee::poll_stop() {
   return std::optional<StopInfo>(accept(*status));
 }
 
+Result<StopInfo> Tracee::settle(int timeout_ms) {
+  int64_t deadline = now_us() + int64_t{timeout_ms} * 1000;
+  for (;;) {
+    auto left_ms = static_cast<int>(std::max<int64_t>((deadline - now_us()) / 1000, 0));
+    TRY(StopInfo stop, wait_stop(left_ms));
+    if (stop.gone() || stop.kind == StopKind::kGroupStop) return stop;
+    bool interrupted = stop.kind == StopKind::kInterrupt;
+    if (interrupted) {
+      TRY(bool fault, has_pending_fault());
+      if (!fault) return stop;
+    } else {
+      // Any stop takes an interrupt that was asked for back.
+      TRY_VOID(interrupt());
+    }
+    // A pending fault is the next thing that it stops with.
+    Status resumed = resume(interrupted ? 0 : stop.signal);
+    if (!resumed && resumed.error().code != ESRCH) return fail(std::move(resumed.error()));
+  }
+}
+
 // --- state -----------------------------------------------------------------------------------------
 
 Result<user_regs_struct> Tracee::registers() const {
@@ -397,6 +426,15 @@ Result<siginfo_t> Tracee::siginfo() const {
 Status Tracee::set_siginfo(const siginfo_t& info) {
   if (ptrace_call(PTRACE_SETSIGINFO, tid_, 0, pointer(&info)) != 0) return fail_ptrace("set signal of", tid_);
   return {};
+}
+
+Result<bool> Tracee::has_pending_fault() const {
+  TRY(std::vector<siginfo_t> pending, peek_signals(false));
+  if (pending.empty()) return false;
+  TRY(uint64_t mask, signal_mask());
+  return std::any_of(pending.begin(), pending.end(), [mask](const siginfo_t& info) {
+    return is_fault(info) && (mask & bit_of(info.si_signo)) == 0;
+  });
 }
 
 Result<std::vector<siginfo_t>> Tracee::peek_signals(bool shared) const {
@@ -502,7 +540,14 @@ Result<user_regs_struct> Tracee::finish_to_trap() {
     bool signal = stop.kind == StopKind::kSignal;
     bool ours = signal && stop.signal == SIGTRAP && stop.siginfo.si_code > 0;
     if (ours) break;
-    if (signal && stop.siginfo.si_code > 0 && stop.signal != SIGSTOP) {
+    if (signal && is_fault(stop.siginfo)) {
+      // Linux takes the oldest of all faults when any of them may be taken, also one that is blocked (no such signal is
+      // ours: a fault of our code would have unblocked it). Given back, it goes to the end of the queue.
+      TRY(uint64_t mask, signal_mask());
+      if ((mask & bit_of(stop.signal)) != 0) {
+        TRY_VOID(resume(stop.signal));
+        continue;
+      }
       (void)set_signal_mask(mask_before_trap_);
       Result<user_regs_struct> at = this->registers();
       return fail(EFAULT, "thread " + std::to_string(tid_) + " got " + stop.text() + " at instruction " +

@@ -100,6 +100,9 @@ class Tracee {
   Result<StopInfo> wait_stop(int timeout_ms = -1);
   /// What is there already, or nothing.
   Result<std::optional<StopInfo>> poll_stop();
+  /// After interrupt(): until the thread stands in an interrupt or group stop with no fault of its own pending, or is
+  /// gone. Signals that are being delivered, and a fault that the interrupt has overtaken, go to the program first.
+  Result<StopInfo> settle(int timeout_ms);
   /// Books a wait status that wait_any took for this tracee.
   StopInfo accept(int wait_status);
 
@@ -126,6 +129,8 @@ class Tracee {
   Status set_siginfo(const siginfo_t& info);
   /// Signals waiting for this thread (or, shared, for its process), without taking them.
   Result<std::vector<siginfo_t>> peek_signals(bool shared) const;
+  /// The program has just faulted (or met int3), and has not been told yet.
+  Result<bool> has_pending_fault() const;
   Result<RseqConfiguration> rseq_configuration() const;
   /// get_robust_list: head address and length.
   Result<std::pair<uint64_t, uint64_t>> robust_list() const;

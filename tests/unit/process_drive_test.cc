@@ -253,6 +253,85 @@ TEST_CASE("run to a trap: our code runs, signals wait, faults are told") {
   check_all_arrived(child, sender.stop());
 }
 
+TEST_CASE("a program that faults just as it is stopped and used gets each fault once") {
+  for (std::string target : kTargets) {
+    CAPTURE(target);
+    Child child({target, "fault"});
+    child.hear();
+    auto site = find_vdso_syscall(child.pid());
+    uint64_t code_at = 0;
+    for (int i = 0; i < 3000; ++i) {
+      auto process = stop_quietly(child.pid());
+      REQUIRE_MESSAGE(process, process.error().message());
+      for (Tracee& tracee : process->threads) {
+        if (code_at == 0) {
+          auto page = tracee.inject_syscall(*site, SYS_mmap, 0, 4096, PROT_READ | PROT_WRITE | PROT_EXEC,
+                                            MAP_PRIVATE | MAP_ANONYMOUS, ~0ull, 0);
+          REQUIRE(*page > 0);
+          code_at = static_cast<uint64_t>(*page);
+          const unsigned char code[] = {0x8d, 0x47, 0x05, 0xcc};  // lea 5(%rdi),%eax; int3
+          REQUIRE(write_memory(child.pid(), code_at, code, sizeof(code)));
+        }
+        auto before = tracee.registers();
+        REQUIRE(before);
+        CHECK_FALSE(*tracee.has_pending_fault());
+        user_regs_struct registers = *before;
+        registers.rip = code_at;
+        registers.rdi = static_cast<uint64_t>(i);
+        auto after = tracee.run_to_trap(registers);
+        REQUIRE_MESSAGE(after, after.error().message());
+        REQUIRE(after->rax == static_cast<uint64_t>(i) + 5);
+        REQUIRE(tracee.set_registers(*before));
+      }
+      REQUIRE(process->detach_all());
+    }
+    child.say("?\n");
+    CHECK(child.hear() == "right");
+  }
+}
+
+TEST_CASE("a fault that is blocked stays pending while code runs to its trap") {
+  Child child([] {
+    sigset_t blocked;
+    sigemptyset(&blocked);
+    for (int signal : {SIGILL, SIGSEGV}) {
+      sigaddset(&blocked, signal);
+      sigprocmask(SIG_BLOCK, &blocked, nullptr);
+      siginfo_t info{};
+      info.si_signo = signal;
+      info.si_code = 2;
+      info.si_addr = reinterpret_cast<void*>(0x1234);
+      syscall(SYS_rt_tgsigqueueinfo, getpid(), syscall(SYS_gettid), signal, &info);
+    }
+    [[maybe_unused]] ssize_t told = write(STDOUT_FILENO, "ready\n", 6);
+    for (;;) pause();
+  });
+  child.hear();
+  auto site = find_vdso_syscall(child.pid());
+  auto process = stop_quietly(child.pid());
+  REQUIRE(process);
+  Tracee& tracee = process->threads[0];
+  CHECK_FALSE(*tracee.has_pending_fault());
+  auto before = tracee.registers();
+  auto page = tracee.inject_syscall(*site, SYS_mmap, 0, 4096, PROT_READ | PROT_WRITE | PROT_EXEC,
+                                    MAP_PRIVATE | MAP_ANONYMOUS, ~0ull, 0);
+  REQUIRE(*page > 0);
+  const unsigned char code[] = {0xb8, 7, 0, 0, 0, 0xcc};  // mov $7,%eax; int3
+  REQUIRE(write_memory(child.pid(), static_cast<uint64_t>(*page), code, sizeof(code)));
+  user_regs_struct registers = *before;
+  registers.rip = static_cast<uint64_t>(*page);
+  auto after = tracee.run_to_trap(registers);
+  REQUIRE_MESSAGE(after, after.error().message());
+  CHECK(after->rax == 7);
+  auto pending = tracee.peek_signals(false);
+  REQUIRE(pending);
+  REQUIRE(pending->size() == 2);
+  for (const siginfo_t& info : *pending) {
+    CHECK(info.si_code == 2);
+    CHECK(info.si_addr == reinterpret_cast<void*>(0x1234));
+  }
+}
+
 TEST_CASE("threads that come and go: at the end all stand, and none is missing") {
   for (std::string target : kTargets) {
     CAPTURE(target);

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -103,6 +104,34 @@ int leave_leader() {
   pthread_exit(nullptr);
 }
 
+std::atomic<long> illegal{0}, traps{0};
+
+/// Faults without end, and counts what its handlers are told: each fault once.
+int fault() {
+  struct sigaction action {};
+  action.sa_flags = SA_SIGINFO;
+  action.sa_sigaction = [](int, siginfo_t* info, void* context) {
+    auto& rip = static_cast<ucontext_t*>(context)->uc_mcontext.gregs[REG_RIP];
+    if (info->si_code == ILL_ILLOPN && info->si_addr == reinterpret_cast<void*>(rip)) ++illegal;
+    rip += 2;
+  };
+  sigaction(SIGILL, &action, nullptr);
+  action.sa_sigaction = [](int, siginfo_t* info, void*) {
+    if (info->si_code == SI_KERNEL) ++traps;
+  };
+  sigaction(SIGTRAP, &action, nullptr);
+  static std::atomic<bool> wrong{false};
+  std::thread([] {
+    for (long round = 1;; ++round) {
+      asm volatile("ud2; int3" : : : "memory");
+      if (illegal != round || traps != round) wrong = true;
+    }
+  }).detach();
+  say("ready\n");
+  for (char line[64]; fgets(line, sizeof line, stdin) != nullptr;) say(wrong ? "wrong\n" : "right\n");
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -112,5 +141,6 @@ int main(int argc, char** argv) {
   if (strcmp(life, "churn") == 0) return churn();
   if (strcmp(life, "nap") == 0) return nap();
   if (strcmp(life, "leader") == 0) return leave_leader();
+  if (strcmp(life, "fault") == 0) return fault();
   return 2;
 }
