@@ -1,5 +1,5 @@
 // How often processes were brought home because the node where they ran could not do something for them, by reason:
-// what to look at when a program is slower than it should be. Loop's thread.
+// what to look at when a program is slower than it should be. In mosixd, the loop's thread.
 #pragma once
 
 #include <cstdint>

@@ -103,6 +103,7 @@ Status Supervisor::freeze(Frozen& frozen) {
   }
   for (Tracee& tracee : frozen.tracees) {
     Result<StopInfo> stop = tracee.settle(kStopLimitMs);
+    if (!stop && stop.error().code != ETIMEDOUT) return fail(std::move(stop.error()));
     if (!stop)
       return fail(stop.error().code,
                   "a thread does not stop (in the middle of vfork, or home does not abort its call)");

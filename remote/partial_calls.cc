@@ -146,7 +146,7 @@ void Supervisor::receive_all(GuestThread& thread, PendingCall& call, const CallP
     }
     if (!reply || reply->verdict == Verdict::kRestart) {
       if (reply && signal && done != 0 && !guest.freezing) break;
-      if (reply) note_beginning(thread, call, begun_ns);
+      note_beginning(thread, call, begun_ns);
       if (finish_call(thread, call, plan, reply)) return end_deadline(thread, call);
       continue;
     }

@@ -140,7 +140,7 @@ std::unique_lock<std::mutex> Supervisor::lock_tracer(GuestThread& thread) {
   return tracing;
 }
 
-/// A write that was broken off and was to go on: a handler comes first, so it ends with what it has given.
+/// A call that was broken off and was to go on: a handler comes first, so it ends with what it has given or received.
 void Supervisor::end_giving(GuestThread& thread, Tracee& tracee) {
   uint64_t given = take_moved_bytes(thread);
   {

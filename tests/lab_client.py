@@ -126,23 +126,31 @@ class Mover(threading.Thread):
         self.problem = ''
         self._end = threading.Event()
 
-    def _move(self, row):
+    # What another kind of mover does otherwise.
+    def pause(self):
+        return self.interval
+
+    def choose(self, rows):
+        return rows
+
+    def target(self, row):
         index = self.next_place.get(row['pid'], 1 if row.get('where') == 'node2' else 0)
-        target = self.PLACES[index % len(self.PLACES)]
+        self.next_place[row['pid']] = index + 1
+        return self.PLACES[index % len(self.PLACES)]
+
+    def _move(self, row):
         try:
-            migrate(row['pid'], target)
+            migrate(row['pid'], self.target(row))
             self.moved += 1
-            self.next_place[row['pid']] = index + 1
         except DaemonError as error:
             if error.code != 3:  # ESRCH: it has ended meanwhile
                 reason = str(error)
                 self.refused[reason] = self.refused.get(reason, 0) + 1
-                self.next_place[row['pid']] = index + 1
 
     def run(self):
-        while not self._end.wait(self.interval):
+        while not self._end.wait(self.pause()):
             try:
-                for row in processes():
+                for row in self.choose(processes()):
                     if self._end.is_set():
                         return
                     self._move(row)

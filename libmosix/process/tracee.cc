@@ -352,16 +352,15 @@ Result<StopInfo> Tracee::settle(int timeout_ms) {
     auto left_ms = static_cast<int>(std::max<int64_t>((deadline - now_us()) / 1000, 0));
     TRY(StopInfo stop, wait_stop(left_ms));
     if (stop.gone() || stop.kind == StopKind::kGroupStop) return stop;
-    bool interrupted = stop.kind == StopKind::kInterrupt;
-    if (interrupted) {
+    if (stop.kind == StopKind::kInterrupt) {
       TRY(bool fault, has_pending_fault());
       if (!fault) return stop;
+      // Resumed, it stops with that, before its next instruction.
     } else {
       // Any stop takes an interrupt that was asked for back.
       TRY_VOID(interrupt());
     }
-    // A pending fault is the next thing that it stops with.
-    Status resumed = resume(interrupted ? 0 : stop.signal);
+    Status resumed = resume(stop.kind == StopKind::kSignal ? stop.signal : 0);
     if (!resumed && resumed.error().code != ESRCH) return fail(std::move(resumed.error()));
   }
 }

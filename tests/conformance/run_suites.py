@@ -14,7 +14,7 @@ Three kinds of pass away from home are told apart by `mosrun --report`: away thr
 could not do something; home only.
 
 Options: --modes A,B,... (native,home,away,storm)   --limit SECONDS (120, for a run)
-         --interval MS (60, of moves)   --seed N (1)   --jobs N cases of one lab (20)
+         --interval MS (60, of moves)   --seed N (1)   --batch N runs in one lab (20)
          --results DIR (./conformance: a line of JSON for each run; runs that are there already are not made again)
          --again (they are)   --table FILE (Markdown of all results; alone, with --no-run: from what is there)
 The last line is "tally: N passed, N failed, N skipped". Exit status: 0, 1 if a case that passes natively failed
@@ -32,7 +32,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -98,35 +97,21 @@ SUITES = {
 }
 
 
-class Storm(threading.Thread):
+class Storm(lab_client.Mover):
     """Moves processes at random: which one, and where to, comes from the seed; when it falls, from the machine."""
 
-    PLACES = ('home', 'node2', 'node3')
-
     def __init__(self, seed, interval):
-        super().__init__(daemon=True)
-        self.random, self.interval = random.Random(seed), interval
-        self.moved, self.problem = 0, ''
-        self._end = threading.Event()
+        super().__init__(interval)
+        self.random = random.Random(seed)
 
-    def run(self):
-        while not self._end.wait(self.random.uniform(0.2, 1.8) * self.interval):
-            try:
-                rows = lab_client.processes()
-                if not rows:
-                    continue
-                row = self.random.choice(rows)
-                lab_client.migrate(row['pid'], self.random.choice([p for p in self.PLACES if p != row.get('where')]))
-                self.moved += 1
-            except lab_client.DaemonError:
-                pass  # it has ended, or cannot move: the run's own outcome says whether that matters
-            except OSError as error:
-                self.problem = str(error)
-                return
+    def pause(self):
+        return self.random.uniform(0.2, 1.8) * self.interval
 
-    def finish(self):
-        self._end.set()
-        self.join()
+    def choose(self, rows):
+        return [self.random.choice(rows)] if rows else []
+
+    def target(self, row):
+        return self.random.choice([place for place in ('home', 'node2', 'node3') if place != row.get('where')])
 
 
 # ---- one run, inside the lab
@@ -183,7 +168,7 @@ def run_case(suite, name, mode, options):
         if left or (storm and storm.problem):
             result['outcome'], result['left'] = 'fail', left or storm.problem
     if storm:
-        result['moves'] = storm.moved
+        result['moves'], result['refused'] = storm.moved, storm.refused
     if result['outcome'] != 'pass':
         result['tail'] = text[-2000:]
     return result
@@ -223,12 +208,21 @@ def read_results(folder):
     return results
 
 
+def lines_of(folder):
+    """How many runs have been made."""
+    count = 0
+    for name in os.listdir(folder):
+        with open(os.path.join(folder, name)) as lines:
+            count += sum(1 for _ in lines)
+    return count
+
+
 def run_in_labs(runs, options):
     """In labs of so many cases, so that what one leaves behind meets few others."""
     done = 0
     while done < len(runs):
-        batch = runs[done:done + options.jobs]
-        before = sum(len(modes) for cases in read_results(options.results).values() for modes in cases.values())
+        batch = runs[done:done + options.batch]
+        before = lines_of(options.results)
         with tempfile.NamedTemporaryFile('w', suffix='.jsonl') as file:
             file.writelines(json.dumps(run) + '\n' for run in batch)
             file.flush()
@@ -239,7 +233,7 @@ def run_in_labs(runs, options):
         if status == 0:
             done += len(batch)
             continue
-        made = sum(len(modes) for cases in read_results(options.results).values() for modes in cases.values()) - before
+        made = lines_of(options.results) - before
         if made <= 0 and status != 3:
             sys.exit(f'run_suites: the lab failed with status {status}')
         done += max(made, 1)
@@ -298,7 +292,7 @@ def parse_options():
     parser.add_argument('--limit', type=float, default=120)
     parser.add_argument('--interval', type=float, default=60)
     parser.add_argument('--seed', type=int, default=1)
-    parser.add_argument('--jobs', type=int, default=20)
+    parser.add_argument('--batch', type=int, default=20)
     parser.add_argument('--results', default='conformance')
     parser.add_argument('--again', action='store_true')
     parser.add_argument('--table')

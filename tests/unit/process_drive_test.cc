@@ -76,6 +76,16 @@ void check_all_arrived(Child& child, long sent) {
   CHECK(got == expected);
 }
 
+/// Maps room for code of ours in the tracee, and puts it there.
+uint64_t place_code(Tracee& tracee, int pid, uint64_t site, std::initializer_list<unsigned char> code) {
+  auto page = tracee.inject_syscall(site, SYS_mmap, 0, 4096, PROT_READ | PROT_WRITE | PROT_EXEC,
+                                    MAP_PRIVATE | MAP_ANONYMOUS, ~0ull, 0);
+  REQUIRE(*page > 0);
+  auto at = static_cast<uint64_t>(*page);
+  REQUIRE(write_memory(pid, at, std::data(code), code.size()));
+  return at;
+}
+
 constexpr long kSignalsWanted = 300;
 
 }  // namespace
@@ -221,13 +231,9 @@ TEST_CASE("run to a trap: our code runs, signals wait, faults are told") {
   REQUIRE(process);
   Tracee& tracee = process->threads[0];
   auto before = tracee.registers();
-  auto page = tracee.inject_syscall(*site, SYS_mmap, 0, 4096, PROT_READ | PROT_WRITE | PROT_EXEC,
-                                    MAP_PRIVATE | MAP_ANONYMOUS, ~0ull, 0);
-  REQUIRE(*page > 0);
-  auto code_at = static_cast<uint64_t>(*page);
-  const unsigned char code[] = {0x8d, 0x47, 0x05, 0xcc, 0xa1, 0, 0,
-                                0,    0,    0,    0,    0,    0};  // lea 5(%rdi),%eax; int3; mov 0,%eax
-  REQUIRE(write_memory(child.pid(), code_at, code, sizeof(code)));
+  // lea 5(%rdi),%eax; int3; mov 0,%eax
+  uint64_t code_at =
+      place_code(tracee, child.pid(), *site, {0x8d, 0x47, 0x05, 0xcc, 0xa1, 0, 0, 0, 0, 0, 0, 0, 0});
   SignalSender sender(child.pid());
   user_regs_struct registers = *before;
   for (int i = 0; i < 300 || sender.sent() < kSignalsWanted; ++i) {
@@ -264,14 +270,8 @@ TEST_CASE("a program that faults just as it is stopped and used gets each fault 
       auto process = stop_quietly(child.pid());
       REQUIRE_MESSAGE(process, process.error().message());
       for (Tracee& tracee : process->threads) {
-        if (code_at == 0) {
-          auto page = tracee.inject_syscall(*site, SYS_mmap, 0, 4096, PROT_READ | PROT_WRITE | PROT_EXEC,
-                                            MAP_PRIVATE | MAP_ANONYMOUS, ~0ull, 0);
-          REQUIRE(*page > 0);
-          code_at = static_cast<uint64_t>(*page);
-          const unsigned char code[] = {0x8d, 0x47, 0x05, 0xcc};  // lea 5(%rdi),%eax; int3
-          REQUIRE(write_memory(child.pid(), code_at, code, sizeof(code)));
-        }
+        // lea 5(%rdi),%eax; int3
+        if (code_at == 0) code_at = place_code(tracee, child.pid(), *site, {0x8d, 0x47, 0x05, 0xcc});
         auto before = tracee.registers();
         REQUIRE(before);
         CHECK_FALSE(*tracee.has_pending_fault());
@@ -313,13 +313,8 @@ TEST_CASE("a fault that is blocked stays pending while code runs to its trap") {
   Tracee& tracee = process->threads[0];
   CHECK_FALSE(*tracee.has_pending_fault());
   auto before = tracee.registers();
-  auto page = tracee.inject_syscall(*site, SYS_mmap, 0, 4096, PROT_READ | PROT_WRITE | PROT_EXEC,
-                                    MAP_PRIVATE | MAP_ANONYMOUS, ~0ull, 0);
-  REQUIRE(*page > 0);
-  const unsigned char code[] = {0xb8, 7, 0, 0, 0, 0xcc};  // mov $7,%eax; int3
-  REQUIRE(write_memory(child.pid(), static_cast<uint64_t>(*page), code, sizeof(code)));
   user_regs_struct registers = *before;
-  registers.rip = static_cast<uint64_t>(*page);
+  registers.rip = place_code(tracee, child.pid(), *site, {0xb8, 7, 0, 0, 0, 0xcc});  // mov $7,%eax; int3
   auto after = tracee.run_to_trap(registers);
   REQUIRE_MESSAGE(after, after.error().message());
   CHECK(after->rax == 7);
