@@ -20,7 +20,8 @@ namespace {
 
 constexpr int64_t kLookNs = 30'000'000;       ///< how often processes that are away are looked at for stops
 constexpr int64_t kLingerMs = 300;            ///< an empty custodian stays so long: orders come in groups
-constexpr int64_t kEndedMemoryMs = 5000;      ///< a message of an away node that is older has long arrived
+constexpr int64_t kEndedMemoryMs = 60'000;    ///< a node that is cut off longer has been given up
+constexpr int64_t kEndedLookMs = 1000;        ///< nearly all of them are settled by their nodes' words
 constexpr int64_t kGuestEndedGraceMs = 1000;  ///< a deputy whose guest has ended ends by itself within it
 constexpr int64_t kLastWordMs = 2000;         ///< a node tells so soon what an ended guest has used
 constexpr size_t kMaxEndedCpu = 4096;  ///< children that may wait to be reaped by parents that are away
@@ -147,11 +148,11 @@ Custodian::Record Custodian::find(int pid) {
 
 /// A node's word about a process may be heard after the end of it, which the kernel here tells by another way: a
 /// parent that ends as soon as it has forked is still its child's parent.
-Custodian::Record Custodian::find_even_ended(int pid) {
-  if (Record known = find(pid)) return known;
+Inheritance Custodian::inheritance_from(int pid) {
   std::lock_guard lock(mutex_);
-  auto at = lately_ended_.find(pid);
-  return at == lately_ended_.end() ? nullptr : at->second.record;
+  if (auto at = records_.find(pid); at != records_.end()) return at->second->inheritance();
+  auto ended = lately_ended_.find(pid);
+  return ended == lately_ended_.end() ? Inheritance{} : ended->second.inheritance;
 }
 
 /// It changes with an exec.
@@ -221,8 +222,11 @@ void Custodian::drop(const Record& record) {
     if (at == records_.end() || at->second != record) return;
     records_.erase(at);
     record->drop_origin();
-    if (record->place().node) lately_ended_[record->pid] = {record, now_ms()};
-    guests_ended_.erase(record->pid);
+    Inheritance left = record->inheritance();
+    auto heard = guests_ended_.find(record->pid);
+    bool settled = heard != guests_ended_.end() && left.is_settled_by(left.place.node, heard->second.epoch);
+    if (left.place.node && !settled) lately_ended_[record->pid] = {std::move(left), now_ms()};
+    if (heard != guests_ended_.end()) guests_ended_.erase(heard);
     wants_home_.erase(record->pid);
     if (record->ended && used.total_ns() > 0) {
       ended_cpu_.push_back({record->pid, used});
@@ -295,7 +299,10 @@ void Custodian::tick() {
         orphans.push_back(record);
     }
     for (const Record& record : orphans) guests_ended_.erase(record->pid);
-    std::erase_if(lately_ended_, [](auto& one) { return now_ms() - one.second.since_ms > kEndedMemoryMs; });
+    if (now_ms() - looked_for_old_ms_ > kEndedLookMs) {
+      looked_for_old_ms_ = now_ms();
+      std::erase_if(lately_ended_, [](auto& one) { return now_ms() - one.second.since_ms > kEndedMemoryMs; });
+    }
   }
   for (const Record& record : settled) drop(record);
   for (const Record& record : away)
@@ -415,25 +422,36 @@ bool is_deputy(int pid, uint64_t window, int slot) {
 }  // namespace
 
 void Custodian::child_born(const std::shared_ptr<AwayNode>& node, const ChildBorn& born) {
-  Record parent = find_even_ended(born.parent_pid);
-  Place place = parent ? parent->place_at(node) : Place{};
-  if (place.node != node || !is_deputy(born.pid, place.window, born.slot)) {
-    // It has ended already, and its guest is to be forgotten like any other's.
-    (void)node->send(ControlType::kForget, ProcessRef{born.pid, 0});
-    return;
-  }
+  Inheritance inheritance = inheritance_from(born.parent_pid);
+  Place place = inheritance.place_at(node);
+  if (place.node != node || !is_deputy(born.pid, place.window, born.slot))
+    return forget_child(node, born, std::move(inheritance));
   Result<Record> child = find_or_create(born.pid);
-  if (!child) return (void)node->send(ControlType::kForget, ProcessRef{born.pid, 0});
-  place.origin.reset();
+  if (!child) return forget_child(node, born, std::move(inheritance));
   {
     std::lock_guard lock(mutex_);
-    (*child)->hold_node = parent->hold_node;
-    (*child)->require = parent->require;
+    (*child)->hold_node = inheritance.hold_node;
+    (*child)->require = inheritance.require;
     (*child)->reason = "its parent was on " + node->name();
     (*child)->epoch = place.epoch;
   }
   (*child)->set_place(std::move(place));
   announce(*child, nullptr, born.parent_pid);
+}
+
+/// It has ended already, and its guest is to be forgotten like any other's. It may have had children by then, of
+/// which the next messages tell.
+void Custodian::forget_child(const std::shared_ptr<AwayNode>& node, const ChildBorn& born,
+                             Inheritance inheritance) {
+  Place place = inheritance.place_at(node);
+  if (place.node == node) {
+    inheritance.place = std::move(place);
+    inheritance.before = {};
+    std::lock_guard lock(mutex_);
+    // Not in the stead of a process that has been given the number since.
+    if (records_.count(born.pid) == 0) lately_ended_[born.pid] = {std::move(inheritance), now_ms()};
+  }
+  (void)node->send(ControlType::kForget, ProcessRef{born.pid, 0});
 }
 
 void Custodian::statistics(const GuestStatistics& figures) {
@@ -474,8 +492,11 @@ void Custodian::tell_child_times(const std::shared_ptr<AwayNode>& node, int pid)
 
 void Custodian::guest_ended(const std::shared_ptr<AwayNode>& node, const ProcessRef& gone) {
   Record record = find(gone.pid);
-  if (!record) return;
   std::lock_guard lock(mutex_);
+  auto ended = lately_ended_.find(gone.pid);
+  if (ended != lately_ended_.end() && ended->second.inheritance.is_settled_by(node, gone.epoch))
+    lately_ended_.erase(ended);
+  if (!record) return;
   // A program may end before its move is written down here as done.
   if (record->place().node != node && gone.epoch != record->epoch) return;
   guests_ended_[gone.pid] = {gone.epoch, now_ms()};

@@ -55,7 +55,8 @@ class Custodian : public AwayNode::Listener {
   void end_waiting_for(int pid);
   Result<Record> find_or_create(int pid);
   Record find(int pid);
-  Record find_even_ended(int pid);
+  Inheritance inheritance_from(int pid);
+  void forget_child(const std::shared_ptr<AwayNode>& node, const ChildBorn& born, Inheritance inheritance);
   std::string program_of(const Record& record);
   void process_ended(int pid);
   void drop(const Record& record);
@@ -125,10 +126,12 @@ class Custodian : public AwayNode::Listener {
   };
   std::map<int, EndedGuest> guests_ended_;  ///< remotes that have ended, until their process has
   struct Ended {
-    Record record;
+    Inheritance inheritance;
     int64_t since_ms = 0;
   };
-  std::map<int, Ended> lately_ended_;  ///< processes that were away when they ended
+  std::map<int, Ended>
+      lately_ended_;               ///< of which children may still be heard: they were away when they ended
+  int64_t looked_for_old_ms_ = 0;  ///< ... and when those were last looked through that nothing was heard of
   /// Of processes that have ended, for parents that are away; oldest first
   std::deque<CpuReading> ended_cpu_;
   std::map<int, std::weak_ptr<AwayNode>> cpu_questions_;  ///< asked about those that are just ending

@@ -28,6 +28,23 @@ struct Place {
   std::shared_ptr<Capture> origin;  ///< home's memory still holds this state, until the guest has made a call
 };
 
+/// What a child takes over from its parent.
+struct Inheritance {
+  Place place, before;    ///< now, and until the last move
+  std::string hold_node;  ///< as in ProcessRecord
+  bool require = false;
+
+  /// Where the parent is, or else was until the last move, if that is this node: what the node has said before the
+  /// move may be heard after it, for other nodes have connections of their own. No node: neither.
+  Place place_at(const std::shared_ptr<AwayNode>& node) const {
+    return place.node == node ? place : before.node == node ? before : Place{};
+  }
+  /// With a guest's end, its node has said all of its children; but not what another node has still to say.
+  bool is_settled_by(const std::shared_ptr<AwayNode>& node, uint32_t epoch) const {
+    return place.node == node && place.epoch == epoch && (!before.node || before.node == node);
+  }
+};
+
 /// Processor time that a process has spent away, as last heard. It only grows: reports may overtake one another.
 class CpuAccount {
  public:
@@ -102,11 +119,12 @@ struct ProcessRecord {
     before_.origin.reset();
     place_ = std::move(place);
   }
-  /// Where it is, or else was until the last move, if that is this node: what the node has said before the move may
-  /// be heard after it, for other nodes have connections of their own. No node: neither.
-  Place place_at(const std::shared_ptr<AwayNode>& node) const {
+  /// Under the registry mutex.
+  Inheritance inheritance() const {
     std::lock_guard lock(place_mutex_);
-    return place_.node == node ? place_ : before_.node == node ? before_ : Place{};
+    Inheritance left{place_, before_, hold_node, require};
+    left.place.origin.reset();
+    return left;
   }
   void drop_origin() {
     std::lock_guard lock(place_mutex_);

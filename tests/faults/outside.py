@@ -122,6 +122,54 @@ def children_that_only_fork(lab):
     require(away > 0.25, f'{home} at home, {away} away')
 
 
+# At a line, a chain of five: each forks the next and ends at once, but for the last, which answers lines.
+CHAIN = '''
+import os, sys
+for line in sys.stdin:
+    if line == 'fork\\n': break
+    print(line.strip(), flush=True)
+told = os.pipe()
+first = os.fork()
+if first == 0:
+    for _ in range(4):
+        if os.fork() != 0: os._exit(0)
+    os.write(told[1], str(os.getpid()).encode())
+    for line in iter(sys.stdin.readline, ''):
+        print(line.strip(), flush=True)
+    os._exit(0)
+os.close(told[1])
+os.waitpid(first, 0)
+print('last', os.read(told[0], 100).decode(), flush=True)
+os.read(told[0], 1)
+'''
+
+
+def chain_of_short_lives(lab):
+    """The custodian hears of parents only when they have ended: their last child is a member of the family all the same."""
+    process, pid = lab.start('mosrun', '-r', 'node2', '--require', PYTHON, '-c', CHAIN)
+    lab.until_away(pid)
+    require(answers(process, 'one'), 'no answer')
+    status, custodian, err = lab.run('pgrep', '-f', 'mosix-custodian')
+    require(status == 0 and len(custodian.split()) == 1, f'custodian: {custodian!r} {err}')
+    lab.run('kill', '-STOP', custodian.strip())
+    try:
+        process.stdin.write('fork\n')
+        process.stdin.flush()
+        word, last = process.stdout.readline().split()
+        require(word == 'last', word)
+    finally:
+        lab.run('kill', '-CONT', custodian.strip())
+    lab.until(f'{last} is on node2', lambda: lab.where(int(last)) == 'node2')
+    for number in range(3):
+        require(answers(process, f'line{number}'), f'no answer to line {number}')
+    require(lab.where(int(last)) == 'node2', f'{last} is {lab.where(int(last))}')
+    status, _, err = lab.run('migrate', last, 'node3')
+    require(status == 0 and answers(process, 'moved'), f'no answer after a move: {err}')
+    process.stdin.close()
+    require(process.wait(60) == 0, f'status {process.returncode}')
+    lab.nothing_left()
+
+
 # A parent with a child that computes 0.3 s in all, in steps: with each line read from home it makes one more.
 STEPS = BURNING + '''
 child = os.fork()
@@ -438,7 +486,7 @@ def trace_of_a_running_process(lab):
 CASES = [what_home_sees, what_has_brought_it_home, computing_is_asleep_at_home, debugger_at_home, coming_home_waits_for_a_debugger,
          other_kinds_of_programs, trace_of_a_command,
          trace_options, trace_of_a_running_process,
-         report_of_short_programs, report_of_one_short_program, children_that_only_fork, child_that_moved, killed_child,
+         report_of_short_programs, report_of_one_short_program, children_that_only_fork, chain_of_short_lives, child_that_moved, killed_child,
          own_time_of_visits]
 
 sys.exit(run_cases(CASES))
