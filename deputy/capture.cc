@@ -10,6 +10,7 @@
 #include <array>
 
 #include "deputy/areas.h"
+#include "libmosix/process/advice.h"
 #include "libmosix/process/proc_stat.h"
 #include "libmosix/syscalls/partial_transfer.h"
 
@@ -261,6 +262,7 @@ Status capture_process(int pid, const std::vector<MapEntry>& maps, uint64_t wind
   state.window_base = window;
   AreaList list = describe_areas(pid, maps, window);
   state.areas = std::move(list.areas);
+  TRY_VOID(note_advice(pid, state.areas));
   capture.whole_areas = std::move(list.whole);
   TRY(ProcStat stat, read_proc_stat(pid));
   uint64_t brk = state.mm.empty() ? 0 : state.mm[0];

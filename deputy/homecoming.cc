@@ -18,6 +18,7 @@
 #include "deputy/window.h"
 #include "libmosix/common/limits.h"
 #include "libmosix/common/log.h"
+#include "libmosix/process/advice.h"
 #include "libmosix/process/syscall_site.h"
 #include "libmosix/syscalls/hidden_limit.h"
 
@@ -64,6 +65,7 @@ class Homecoming {
     TRY_VOID(at_stage("ask for the guest", receive_state()));
     TRY_VOID(at_stage("stop the deputies", stop_deputies()));
     TRY_VOID(at_stage("lay out memory", lay_out()));
+    TRY_VOID(at_stage("advise about memory", advise()));
     TRY_VOID(at_stage("receive pages", receive_pages()));
     TRY_VOID(at_stage("drop old pages", drop_stale_pages()));
     return at_stage("go on with a write", prepare_registers());
@@ -182,6 +184,25 @@ class Homecoming {
     TRY_VOID(apply(rest.steps));
     // What the first look wanted whole and then was unmapped is wanted by the second look too.
     return node_->send(ControlType::kNeed, FileNeed{record_.pid, rest.whole_areas});
+  }
+
+  /// What the guest has told its kernel about its mappings. A refusal is no reason to stay away: the mapping may be of
+  /// another kind here.
+  Status advise() {
+    TRY(std::vector<MapFlags> now, read_map_flags(record_.pid));
+    std::vector<AdviceStep> steps = plan_advice(state_.areas, now);
+    for (size_t next = 0; next < steps.size();) {
+      Batch batch(place_);
+      for (; next < steps.size() && batch.size() < Batch::kMaxCalls; ++next) {
+        const AdviceStep& step = steps[next];
+        batch.add(SYS_madvise, step.start, step.end - step.start, static_cast<uint64_t>(step.advice));
+      }
+      TRY_VOID(batch.run(*worker_, *memory_));
+      TRY_VOID(worker_->set_registers(deputy_registers_));
+      if (batch.first_error() != 0)
+        log_debug("madvise for " + std::to_string(record_.pid) + ": " + strerror(batch.first_error()));
+    }
+    return {};
   }
 
   Status receive_pages() {

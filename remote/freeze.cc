@@ -15,6 +15,7 @@
 
 #include "libmosix/common/log.h"
 #include "libmosix/common/net.h"
+#include "libmosix/process/advice.h"
 #include "libmosix/process/maps.h"
 #include "libmosix/process/pagemap.h"
 #include "libmosix/process/proc_stat.h"
@@ -297,6 +298,7 @@ Result<ProcessState> Supervisor::capture(Frozen& frozen, uint32_t epoch) {
   if (vdso.end != 0) state.areas.push_back(vdso);
   std::sort(state.areas.begin(), state.areas.end(),
             [](const Area& a, const Area& b) { return a.start < b.start; });
+  TRY_VOID(note_advice(outer, state.areas));
 
   // The auxiliary vector as the kernel has it, with its terminating pair.
   TRY(auto auxv, read_auxv(outer));

@@ -24,6 +24,7 @@
 #include "libmosix/common/log.h"
 #include "libmosix/common/membership.h"
 #include "libmosix/common/net.h"
+#include "libmosix/process/advice.h"
 #include "libmosix/process/maps.h"
 #include "libmosix/process/syscall_site.h"
 #include "libmosix/syscalls/filter.h"
@@ -419,6 +420,11 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
     batch.add(SYS_mmap, {area.start, bytes, area.protection, flags, ~0ull, 0});
   }
   TRY(std::vector<uint64_t> gifts, add_file_maps(batch, building));
+  std::vector<AdviceStep> advice;
+  for (const Area& area : state.areas) add_advice_steps(area.start, area.end, 0, area.advice, advice);
+  // A kernel may lack huge or merged pages; nothing that a program can tell depends on them.
+  for (const AdviceStep& step : advice)
+    batch.add(SYS_madvise, {step.start, step.end - step.start, static_cast<uint64_t>(step.advice)}, true);
   struct rlimit stack_limit {};
   if (prlimit(outer, RLIMIT_STACK, nullptr, &stack_limit) == 0 && state.stack_limit != 0) {
     stack_limit.rlim_cur = std::min<rlim_t>(state.stack_limit, stack_limit.rlim_max);

@@ -203,6 +203,18 @@ enum class AreaKind : uint8_t {
   kVdso = 3,   ///< vdso and its data pages, [vvar start, vdso end)
 };
 
+/// Bits of Area::advice: what madvise(2) has been told and smaps shows, in VmFlags, by these letters.
+enum Advice : uint32_t {
+  kAdviceDontFork = 1,     ///< dc
+  kAdviceWipeOnFork = 2,   ///< wf
+  kAdviceDontDump = 4,     ///< dd
+  kAdviceMergeable = 8,    ///< mg
+  kAdviceSequential = 16,  ///< sr
+  kAdviceRandom = 32,      ///< rr
+  kAdviceHuge = 64,        ///< hg
+  kAdviceNoHuge = 128,     ///< nh
+};
+
 /// Identity of a mapped file's content on its home node.
 struct FileKey {
   uint64_t device = 0;
@@ -221,14 +233,14 @@ struct Area {
   uint64_t start = 0;
   uint64_t end = 0;
   uint32_t protection = 0;  ///< PROT_*
-  uint32_t flags = 0;       ///< MAP_* beyond MAP_PRIVATE that must be given again
+  uint32_t advice = 0;      ///< Advice bits
   AreaKind kind = AreaKind::kAnonymous;
   FileKey file;
   uint64_t offset = 0;
   std::string path;
   template <class A>
   void visit(A& a) {
-    a(start), a(end), a(protection), a(flags), a(kind), a(file), a(offset), a(path);
+    a(start), a(end), a(protection), a(advice), a(kind), a(file), a(offset), a(path);
   }
 };
 

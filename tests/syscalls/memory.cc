@@ -317,17 +317,34 @@ void fork_copies_private_and_shares_shared() {
 }
 
 void fork_options() {
-  char* memory = anonymous(2 * kPage);
-  memory[0] = memory[kPage] = 1;
+  char* memory = anonymous(4 * kPage);
+  for (size_t i = 0; i < 4; ++i) memory[i * kPage] = 1;
+  // Whether the pages of a child are: missing, wiped, there.
+  auto in_child = [&] {
+    return WEXITSTATUS(check::in_child([&] {
+      int seen = 0;
+      for (size_t i = 0; i < 4; ++i) {
+        const bool there = can_touch(memory + i * kPage, false);
+        seen = 3 * seen + (!there ? 0 : memory[i * kPage] == 0 ? 1 : 2);
+      }
+      return seen;
+    }));
+  };
+  auto four = [](int a, int b, int c, int d) { return ((a * 3 + b) * 3 + c) * 3 + d; };
   CHECK_EQ(madvise(memory, kPage, MADV_DONTFORK), 0);
-  CHECK_EQ(madvise(memory + kPage, kPage, MADV_WIPEONFORK), 0);
-  CHECK_EQ(check::in_child([&] {
-             if (can_touch(memory, false)) return 1;
-             return memory[kPage] == 0 ? 0 : 2;
-           }),
-           0);
-  CHECK_EQ(memory[kPage], 1);
-  munmap(memory, 2 * kPage);
+  CHECK_EQ(madvise(memory + kPage, 2 * kPage, MADV_WIPEONFORK), 0);
+  move_point();
+  CHECK_EQ(in_child(), four(0, 1, 1, 2));
+  move_point();
+  CHECK_EQ(madvise(memory, kPage, MADV_DOFORK), 0);
+  CHECK_EQ(madvise(memory + kPage, kPage, MADV_KEEPONFORK), 0);
+  CHECK_EQ(madvise(memory + 3 * kPage, kPage, MADV_DONTFORK), 0);
+  move_point();
+  CHECK_EQ(in_child(), four(2, 2, 1, 0));
+  move_point();
+  CHECK_EQ(in_child(), four(2, 2, 1, 0));
+  for (size_t i = 0; i < 4; ++i) CHECK_EQ(memory[i * kPage], 1);
+  munmap(memory, 4 * kPage);
 }
 
 void system_v_segments() {
