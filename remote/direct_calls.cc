@@ -54,7 +54,24 @@ uint64_t directory_entry(const Guest& guest, int tid) {
   return guest.window + kDirectDirectory + static_cast<uint64_t>(tid) % kDirectEntries * sizeof(DirectEntry);
 }
 
+/// The caller is in a call of its own: without it nobody can make a second thread meanwhile.
+Status note_sole_thread(Guest& guest, const GuestThread& thread) {
+  {
+    std::lock_guard lock(guest.mutex);
+    if (guest.shares_memory || guest.threads.size() != 1) return {};
+  }
+  uint32_t sole = static_cast<uint32_t>(thread.slot) + 1;
+  return write_memory(guest.outer_pid, guest.window + kDirectSole, &sole, sizeof sole);
+}
+
 }  // namespace
+
+/// Before another thread or process runs in the guest's memory.
+Status Supervisor::forget_sole_thread(const Guest& guest) {
+  if (guest.first_channel < 0) return {};
+  uint32_t none = 0;
+  return write_memory(guest.outer_pid, guest.window + kDirectSole, &none, sizeof none);
+}
 
 /// The thread has trapped to ask for it. The answer is the address to call, or ENOSYS.
 void Supervisor::enable_direct(GuestThread& thread, PendingCall& call) {
@@ -96,6 +113,7 @@ void Supervisor::enable_direct(GuestThread& thread, PendingCall& call) {
       TRY_VOID(mapped);
       entry = {static_cast<uint32_t>(thread.tid), static_cast<uint32_t>(thread.slot)};
       TRY_VOID(write_memory(guest.outer_pid, directory_entry(guest, thread.tid), &entry, sizeof entry));
+      TRY_VOID(note_sole_thread(guest, thread));
       TRY(user_regs_struct registers, tracee.registers());
       registers.rax = guest.window + kAgentImage.direct;
       TRY_VOID(tracee.set_registers(registers));

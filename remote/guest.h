@@ -165,6 +165,7 @@ struct Guest {
   CpuFigures children;                   ///< of children waited for while away; only those two fields (mutex)
   std::map<int, CpuFigures> ended_children;  ///< whose end home has yet to tell the guest, by pid (mutex)
   int parent_pid = 0;                        ///< for those that were forked here
+  bool shares_memory = false;                ///< began by vfork
   std::atomic<bool> no_direct{false};        ///< this kernel may send it signals of its own
   std::atomic<int> first_channel{-1};        ///< in its own table, if a thread has a direct path
   std::mutex batch_mutex;                    ///< of those who run a Batch while its other threads run

@@ -202,6 +202,12 @@ void Supervisor::clone_call(GuestThread& thread, PendingCall& call, Split kind) 
   if (!stop || stop->kind != StopKind::kInterrupt) return;
   Result<user_regs_struct> original = tracee->registers();
   if (!original) return;
+  if ((order.flags & CLONE_VM) != 0) {
+    if (Status forgotten = forget_sole_thread(guest); !forgotten) {
+      log_error("guest " + std::to_string(guest.pid) + ": " + forgotten.error().message());
+      return;
+    }
+  }
   user_regs_struct led = *original;
   led.rax = SYS_clone;
   led.orig_rax = ~0ull;
@@ -281,6 +287,7 @@ void Supervisor::clone_call(GuestThread& thread, PendingCall& call, Split kind) 
     process->outer_pid = outer_child;
     process->pidfd.reset(static_cast<int>(syscall(SYS_pidfd_open, outer_child, 0)));
     process->parent_pid = guest.pid;
+    process->shares_memory = (order.flags & CLONE_VM) != 0;
     process->window = guest.window;
     process->vdso = guest.vdso;
     process->ring_base = guest.ring_base;

@@ -205,6 +205,7 @@ class Supervisor {
   static void kick_direct(GuestThread& thread);
   static Status shut_direct(GuestThread& thread);
   static Status end_direct_calls(GuestThread& caller);
+  static Status forget_sole_thread(const Guest& guest);
   static void drop_inherited_paths(GuestThread& thread, Tracee& child);
 
   // --- signals.cc

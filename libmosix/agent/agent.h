@@ -23,10 +23,12 @@ inline constexpr int kSlotCount = 1024;
 inline constexpr uint64_t kSlotSqes = 0x1000;     ///< one page: submission queue entries
 inline constexpr uint64_t kSlotRings = 0x2000;    ///< one page: submission and completion ring
 inline constexpr uint64_t kSlotSignals = 0x3000;  ///< one page: kSignalQueue records of 128 bytes
-/// 240 KiB. A thread that goes on after a while with many signals waiting gets the frames of all their handlers at
+/// One page: from where the kernel takes the buffer for the next frame (io_uring's buffer ring, of one entry).
+inline constexpr uint64_t kSlotBufferRing = 0x4000;
+/// 236 KiB. A thread that goes on after a while with many signals waiting gets the frames of all their handlers at
 /// once, one upon the other, before the first of them runs: 62 signals, 3.6 KiB each with AVX-512. Untouched pages
 /// cost nothing.
-inline constexpr uint64_t kSlotStack = 0x4000;
+inline constexpr uint64_t kSlotStack = 0x5000;
 inline constexpr uint64_t kSlotStackTop = 0x40000;
 inline constexpr uint64_t kSlotReply = 0x40000;   ///< 16 KiB: head of the reply that is being sent
 inline constexpr uint64_t kSlotBuffer = 0x44000;  ///< frames are received here
@@ -46,7 +48,10 @@ struct DirectEntry {
   uint32_t tid;
   uint32_t slot;
 };
-inline constexpr uint64_t kDirectDirectoryBytes = kDirectEntries * sizeof(DirectEntry);
+/// Behind them one word: while only one thread runs in this memory, the slot of that thread + 1. It need not ask who it
+/// is then. 0: by tid.
+inline constexpr uint64_t kDirectSole = kDirectDirectory + kDirectEntries * sizeof(DirectEntry);
+inline constexpr uint64_t kDirectDirectoryBytes = kDirectSole + 4096 - kDirectDirectory;
 
 /// An area for each slot: one page that the supervisor sees too (DirectHead, frames), then the stack.
 inline constexpr uint64_t kDirectAreas = 768ull << 20;
@@ -148,6 +153,9 @@ struct AgentSlot {
   uint32_t sq_mask, cq_mask;
   uint64_t sq_head, sq_tail, sq_array, cq_head, cq_tail, cqes;  ///< addresses inside the ring page
   uint64_t ring_page, sqes_page;
+  uint32_t has_buffer_ring;
+  uint32_t frames_pending;  ///< a receive is under way that goes on from frame to frame
+  uint32_t buffer_given;    ///< ... and has a buffer
   uint32_t receive_pending;
   uint32_t send_failed;
   int32_t receive_result;

@@ -23,12 +23,12 @@ constexpr uint32_t kRegisterUseRegisteredRing = 1u << 31;
 constexpr uint32_t kSocketSetsockopt = 3;
 
 constexpr uint32_t kEntries = 8;
-/// kTagSend: a send that nobody waits for; kTagControl: what run_control() waits for.
-constexpr uint64_t kTagSend = 1, kTagReceive = 2, kTagControl = 3;
+/// kTagSend: a send that nobody waits for; kTagFrames: the receive that goes on; kTagControl: what run_control() waits for.
+constexpr uint64_t kTagSend = 1, kTagReceive = 2, kTagControl = 3, kTagFrames = 4;
 constexpr size_t kInlineSendBytes = 8 << 10;  ///< always fits into an empty socket buffer: needs no wait
 constexpr size_t kSendPieceBytes = 256 << 10;
 constexpr int kENOENT = 2, kEINTR = 4, kEAGAIN = 11, kENOMEM = 12, kEBUSY = 16, kEINVAL = 22, kEPIPE = 32,
-              kENOSYS = 38;
+              kENOSYS = 38, kENOBUFS = 105;
 
 constexpr int kAfInet = 2, kSockStream = 1, kSockCloexec = 02000000, kIpprotoTcp = 6, kTcpNodelay = 1;
 constexpr int kMsgNosignal = 0x4000, kMsgWaitall = 0x100;
@@ -44,6 +44,20 @@ struct InternetAddress {
 uint8_t* slot_bytes(AgentSlot* slot) { return reinterpret_cast<uint8_t*>(slot); }
 uint32_t* at32(uint64_t address) { return reinterpret_cast<uint32_t*>(address); }
 
+/// One completion of the receive that goes on. It ends when data comes while it has no buffer, the rest of a frame
+/// that is larger than one; nothing is taken then.
+void reap_frame(AgentSlot* slot, const io_uring_cqe& entry) {
+  if ((entry.flags & IORING_CQE_F_MORE) == 0) slot->frames_pending = 0;
+  if ((entry.flags & IORING_CQE_F_BUFFER) != 0) slot->buffer_given = 0;
+  if (entry.res == -kENOBUFS) return;
+  if (entry.res == -kEINVAL && slot->frames_pending == 0) {  // Linux before 6.0
+    slot->has_buffer_ring = 0;
+    return;
+  }
+  slot->receive_result = entry.res;
+  slot->receive_done = 1;
+}
+
 /// Takes what the kernel has completed; remembers the results in the slot.
 void reap(AgentSlot* slot, int64_t* control_result) {
   uint32_t head = *at32(slot->cq_head);
@@ -54,6 +68,8 @@ void reap(AgentSlot* slot, int64_t* control_result) {
       slot->receive_result = entry->res;
       slot->receive_done = 1;
       slot->receive_pending = 0;
+    } else if (entry->user_data == kTagFrames) {
+      reap_frame(slot, *entry);
     } else if (entry->user_data == kTagSend) {
       if (entry->res < 0) slot->send_failed = static_cast<uint32_t>(-entry->res);
     } else if (control_result != nullptr) {
@@ -66,7 +82,7 @@ void reap(AgentSlot* slot, int64_t* control_result) {
 io_uring_sqe* next_sqe(AgentSlot* slot) {
   uint32_t tail = *at32(slot->sq_tail);
   auto* sqe = reinterpret_cast<io_uring_sqe*>(slot->sqes_page) + (tail & slot->sq_mask);
-  zero_bytes(sqe, sizeof *sqe);
+  zero(sqe);
   return sqe;
 }
 
@@ -121,18 +137,42 @@ constexpr uint32_t kCommonSetup = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFE
 
 /// Fresh pages where rings go, in place of those of a former ring: the kernel takes a ring apart some time after
 /// it has been given back, and what it cancels then it still writes into that ring's memory.
-int64_t map_ring_pages(AgentSlot* slot) {
+int64_t map_pages(AgentSlot* slot, uint64_t offset, uint64_t pages) {
   constexpr uint64_t kReadWrite = 3, kPrivateAnonymousFixed = 2 | 0x10 | 0x20;
-  int64_t mapped = raw_syscall(__NR_mmap, address_of(slot_bytes(slot) + kSlotSqes), 2 * 4096, kReadWrite,
+  int64_t mapped = raw_syscall(__NR_mmap, address_of(slot_bytes(slot) + offset), pages * 4096, kReadWrite,
                                kPrivateAnonymousFixed, ~0ull, 0);
   return mapped < 0 ? mapped : 0;
 }
 
+/// Receives that go on from one frame to the next take their buffer from here. Without it each is made anew.
+void open_buffer_ring(AgentSlot* slot, uint64_t ring, uint32_t registering) {
+  slot->frames_pending = slot->buffer_given = 0;
+  io_uring_buf_reg order;
+  zero(&order);
+  order.ring_addr = address_of(slot_bytes(slot) + kSlotBufferRing);
+  order.ring_entries = 1;
+  bool registered = map_pages(slot, kSlotBufferRing, 1) == 0 &&
+                    raw_syscall(__NR_io_uring_register, ring, IORING_REGISTER_PBUF_RING | registering,
+                                address_of(&order), 1) == 0;
+  slot->has_buffer_ring = registered ? 1 : 0;
+}
+
+/// The slot's buffer, for one frame.
+void give_buffer(AgentSlot* slot) {
+  auto* ring = reinterpret_cast<io_uring_buf_ring*>(slot_bytes(slot) + kSlotBufferRing);
+  auto* buffer = reinterpret_cast<io_uring_buf*>(ring);
+  buffer->addr = address_of(slot_bytes(slot) + kSlotBuffer);
+  buffer->len = kSlotBufferBytes;
+  buffer->bid = 0;
+  __atomic_store_n(&ring->tail, static_cast<uint16_t>(ring->tail + 1), __ATOMIC_RELEASE);
+  slot->buffer_given = 1;
+}
+
 /// Linux 6.5: the ring's memory is ours, and the ring is in the task's table of registered rings only.
 int64_t open_ring_without_descriptor(AgentSlot* slot) {
-  if (int64_t error = map_ring_pages(slot); error < 0) return error;
+  if (int64_t error = map_pages(slot, kSlotSqes, 2); error < 0) return error;
   io_uring_params params;
-  zero_bytes(&params, sizeof params);
+  zero(&params);
   params.flags = kCommonSetup | kSetupNoMmap | kSetupRegisteredFdOnly;
   uint64_t ring = address_of(slot_bytes(slot) + kSlotRings);
   params.cq_off.resv2 = ring;
@@ -141,6 +181,7 @@ int64_t open_ring_without_descriptor(AgentSlot* slot) {
   if (index < 0) return index;
   slot->ring_index = static_cast<uint32_t>(index);
   note_offsets(slot, params, ring, params.sq_off.resv2);
+  open_buffer_ring(slot, slot->ring_index, kRegisterUseRegisteredRing);
   int32_t files[1] = {-1};
   return raw_syscall(__NR_io_uring_register, static_cast<uint64_t>(index),
                      IORING_REGISTER_FILES | kRegisterUseRegisteredRing, address_of(files), 1);
@@ -169,7 +210,7 @@ int64_t map_ring_page(AgentSlot* slot, int64_t fd, uint64_t offset) {
 /// Linux 5.18 to 6.4: a descriptor exists for some microseconds.
 int64_t open_registered_ring(AgentSlot* slot) {
   io_uring_params params;
-  zero_bytes(&params, sizeof params);
+  zero(&params);
   params.flags = kCommonSetup;
   int64_t fd = raw_syscall(__NR_io_uring_setup, kEntries, address_of(&params));
   if (fd < 0) return fd;
@@ -183,13 +224,14 @@ int64_t open_registered_ring(AgentSlot* slot) {
   }
   if (error == 0) {
     io_uring_rsrc_update update;
-    zero_bytes(&update, sizeof update);
+    zero(&update);
     update.offset = ~0u;
     update.data = static_cast<uint64_t>(fd);
     error = raw_syscall(__NR_io_uring_register, static_cast<uint64_t>(fd), IORING_REGISTER_RING_FDS,
                         address_of(&update), 1);
     if (error == 1) {
       slot->ring_index = update.offset;
+      open_buffer_ring(slot, static_cast<uint64_t>(fd), 0);
       note_offsets(slot, params, static_cast<uint64_t>(ring), static_cast<uint64_t>(sqes));
       error = 0;
     }
@@ -286,7 +328,7 @@ void outlive_ring(AgentSlot* slot) {
 void close_ring(AgentSlot* slot) {
   slot->ring_ready = 0;
   io_uring_rsrc_update update;
-  zero_bytes(&update, sizeof update);
+  zero(&update);
   update.offset = slot->ring_index;
   if (mode_is(slot, RingMode::kWithoutDescriptor)) {
     raw_syscall(__NR_io_uring_register, slot->ring_index,
@@ -295,7 +337,7 @@ void close_ring(AgentSlot* slot) {
   }
   // Before 6.3 a register call needs a descriptor: another ring's serves.
   io_uring_params params;
-  zero_bytes(&params, sizeof params);
+  zero(&params);
   int64_t helper = raw_syscall(__NR_io_uring_setup, 1, address_of(&params));
   if (helper >= 0) {
     raw_syscall(__NR_io_uring_register, static_cast<uint64_t>(helper), IORING_UNREGISTER_RING_FDS,
@@ -347,7 +389,7 @@ int64_t note_send_failure(AgentSlot* slot, int64_t result) {
 
 int64_t channel_connect(AgentSlot* slot) {
   InternetAddress peer;
-  zero_bytes(&peer, sizeof peer);
+  zero(&peer);
   peer.family = kAfInet;
   peer.port = slot->peer_port;
   peer.address = slot->peer_address;
@@ -415,27 +457,64 @@ namespace {
 /// Frames are made in one place: nothing that is still queued may lie there when the next one is answered.
 int64_t received(AgentSlot* slot) {
   channel_submit(slot);
+  slot->receive_done = 0;
   return slot->receive_result;
+}
+
+void queue_receive(AgentSlot* slot, uint64_t tag, void* data, size_t bytes) {
+  io_uring_sqe* sqe = next_sqe(slot);
+  sqe->opcode = IORING_OP_RECV;
+  sqe->flags = IOSQE_FIXED_FILE;
+  sqe->ioprio = IORING_RECVSEND_POLL_FIRST;
+  sqe->fd = 0;
+  sqe->user_data = tag;
+  if (tag == kTagFrames) {
+    sqe->flags |= IOSQE_BUFFER_SELECT;  // of group 0
+    sqe->ioprio |= IORING_RECV_MULTISHOT;
+  } else {
+    sqe->addr = address_of(data);
+    sqe->len = static_cast<uint32_t>(bytes);
+  }
+  publish_sqe(slot);
+}
+
+/// Sees to it that a receive is under way: the one that goes on, where a frame begins.
+void begin_receive(AgentSlot* slot, void* data, size_t bytes) {
+  if (slot->receive_pending != 0) return;
+  bool frame = data == slot_bytes(slot) + kSlotBuffer && bytes == kSlotBufferBytes;
+  if (!frame || slot->has_buffer_ring == 0) {
+    queue_receive(slot, kTagReceive, data, bytes);
+    slot->receive_pending = 1;
+    return;
+  }
+  if (slot->buffer_given == 0) give_buffer(slot);
+  if (slot->frames_pending != 0) return;
+  queue_receive(slot, kTagFrames, nullptr, 0);
+  slot->frames_pending = 1;
+}
+
+/// A receive that is cancelled tells of its own end, perhaps later.
+void cancel_receive(AgentSlot* slot, uint64_t tag, const uint32_t* pending) {
+  if (*pending == 0) return;
+  io_uring_sqe* cancel = next_sqe(slot);
+  cancel->opcode = IORING_OP_ASYNC_CANCEL;
+  cancel->fd = -1;
+  cancel->addr = tag;
+  cancel->user_data = kTagControl;
+  int64_t result = run_control(slot);
+  int64_t entered = 0;
+  while (result != -kENOENT && *pending != 0 && (entered >= 0 || entered == -kEINTR)) {
+    entered = enter(slot, 1, false);
+    reap(slot, nullptr);
+  }
 }
 
 }  // namespace
 
 int64_t channel_receive(AgentSlot* slot, void* data, size_t bytes) {
   if (mode_is(slot, RingMode::kPlainSocket)) return receive_plain(slot, data, bytes);
-  if (slot->receive_pending == 0) {
-    io_uring_sqe* sqe = next_sqe(slot);
-    sqe->opcode = IORING_OP_RECV;
-    sqe->flags = IOSQE_FIXED_FILE;
-    sqe->ioprio = IORING_RECVSEND_POLL_FIRST;
-    sqe->fd = 0;
-    sqe->addr = address_of(data);
-    sqe->len = static_cast<uint32_t>(bytes);
-    sqe->user_data = kTagReceive;
-    publish_sqe(slot);
-    slot->receive_pending = 1;
-    slot->receive_done = 0;
-  }
   for (;;) {
+    begin_receive(slot, data, bytes);
     int64_t entered = enter(slot, 1, true);
     reap(slot, nullptr);
     if (slot->receive_done != 0) return received(slot);
@@ -459,20 +538,8 @@ void channel_close(AgentSlot* slot) {
   }
   if (slot->ring_ready == 0) return;
   // Not IORING_OP_SHUTDOWN: the kernel always gives that to a worker, a task that the program would then have.
-  if (slot->receive_pending != 0) {
-    io_uring_sqe* cancel = next_sqe(slot);
-    cancel->opcode = IORING_OP_ASYNC_CANCEL;
-    cancel->fd = -1;
-    cancel->addr = kTagReceive;
-    cancel->user_data = kTagControl;
-    int64_t result = run_control(slot);
-    // The cancelled receive tells of its own end, perhaps later.
-    int64_t entered = 0;
-    while (result != -kENOENT && slot->receive_pending != 0 && (entered >= 0 || entered == -kEINTR)) {
-      entered = enter(slot, 1, false);
-      reap(slot, nullptr);
-    }
-  }
+  cancel_receive(slot, kTagReceive, &slot->receive_pending);
+  cancel_receive(slot, kTagFrames, &slot->frames_pending);
   io_uring_sqe* sqe = next_sqe(slot);
   sqe->opcode = IORING_OP_CLOSE;
   sqe->file_index = 1;  // the first place of the file table
@@ -487,6 +554,8 @@ void channel_prepare_last_close(AgentSlot* slot) {
     slot->enter_args[0] = static_cast<uint64_t>(slot->socket);
     return;
   }
+  // It holds on to the connection.
+  cancel_receive(slot, kTagFrames, &slot->frames_pending);
   io_uring_sqe* sqe = next_sqe(slot);
   sqe->opcode = IORING_OP_CLOSE;
   sqe->file_index = 1;

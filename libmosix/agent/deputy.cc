@@ -36,7 +36,7 @@ Siginfo* queued_signal(AgentSlot* slot, uint32_t number) {
 }
 
 void fill_header(AgentSlot* slot, FrameHeader* header, FrameType type, uint32_t sequence, size_t body_bytes) {
-  zero_bytes(header, sizeof *header);
+  zero(header);
   header->length = static_cast<uint32_t>(body_bytes);
   header->type = static_cast<uint16_t>(type);
   header->epoch = slot->epoch;
@@ -117,7 +117,7 @@ void send_reply(AgentSlot* slot, uint32_t sequence, int64_t result, Verdict verd
   uint32_t signals = last - (first - 1);
   if (signals > kMaxSignalsPerReply) signals = kMaxSignalsPerReply;
 
-  zero_bytes(body, sizeof *body);
+  zero(body);
   body->result = result;
   body->verdict = static_cast<uint32_t>(verdict);
   body->out_count = static_cast<uint16_t>(out_count);

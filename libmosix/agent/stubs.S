@@ -58,6 +58,9 @@ agent_led_trap:
         .globl agent_direct
 agent_direct:
         pushq   %rax
+        movl    agent_entry_deputy+0x28002000(%rip), %ecx       # kDirectSole
+        testl   %ecx, %ecx
+        jnz     3f
         movl    $186, %eax              # gettid, which the filter lets pass
         syscall
         movl    %eax, %ecx
@@ -67,8 +70,9 @@ agent_direct:
         cmpl    (%r11), %eax
         jne     1f
         movl    4(%r11), %ecx
-        shlq    $16, %rcx               # kDirectAreaStride
-        leaq    agent_entry_deputy+0x30000000(%rip), %r11       # kDirectAreas
+        incl    %ecx
+3:      shlq    $16, %rcx               # kDirectAreaStride
+        leaq    agent_entry_deputy+0x30000000-0x10000(%rip), %r11       # kDirectAreas, less one
         addq    %rcx, %r11
         popq    %rax
         cmpq    $512, %rax

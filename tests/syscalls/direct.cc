@@ -4,6 +4,7 @@
 // MOSIX_TEST_DIRECT names the number of calls that have to be made directly.
 #include <sched.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <ucontext.h>
@@ -206,6 +207,36 @@ void threads_have_their_own() {
   CHECK_EQ(wrong.load(), 0);
 }
 
+/// Also by one that has been alone until now, and finds itself in company.
+void who_calls_is_known() {
+  Away away;
+  for (int i = 0; i < 20; ++i) CHECK_EQ(direct(SYS_getppid), static_cast<long>(getppid()));
+  std::atomic<int> wrong{0};
+  const pid_t self = getpid();
+  const pid_t child = vfork();
+  if (child == 0) {
+    for (int call = 0; call < 40; ++call) wrong += direct(SYS_getppid) != self;
+    ask_for_entry();
+    for (int call = 0; call < 40; ++call) wrong += direct(SYS_getppid) != self;
+    _exit(0);
+  }
+  int status = -1;
+  CHECK_EQ(waitpid(child, &status, 0), child);
+  CHECK_EQ(status, 0);
+  CHECK_EQ(wrong.load(), 0);
+  for (int i = 0; i < 20; ++i) CHECK_EQ(direct(SYS_getppid), static_cast<long>(getppid()));
+  move_point();
+  ask_for_entry();
+  // Niceness is a thread's own.
+  const long before = direct(SYS_getpriority, PRIO_PROCESS, 0);
+  std::thread([&] {
+    wrong += syscall(SYS_setpriority, PRIO_PROCESS, 0, 20 - before + 1) != 0;
+    for (int call = 0; call < 40; ++call) wrong += direct(SYS_getpriority, PRIO_PROCESS, 0) != before - 1;
+  }).join();
+  CHECK_EQ(wrong.load(), 0);
+  for (int i = 0; i < 20; ++i) CHECK_EQ(direct(SYS_getpriority, PRIO_PROCESS, 0), before);
+}
+
 void children_get_their_own() {
   Away away;
   for (int i = 0; i < 6; ++i) {
@@ -255,6 +286,7 @@ int main(int argc, char** argv) {
                   {"handlers-call-too", handlers_call_too},
                   {"calls-that-wait", calls_that_wait},
                   {"threads-have-their-own", threads_have_their_own},
+                  {"who-calls-is-known", who_calls_is_known},
                   {"children-get-their-own", children_get_their_own},
                   {"profiling-goes-on", profiling_goes_on}});
   // Where the harness knows that there is a direct way, it must have been taken.
