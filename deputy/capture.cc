@@ -102,6 +102,21 @@ Result<ThreadState> capture_thread(Tracee& tracee, int pid, user_regs_struct* ho
   return thread;
 }
 
+/// mlockall(MCL_FUTURE) is nowhere to be read: what is mapped then is locked, and MADV_DONTNEED refuses that.
+Status refuse_future_locks(Tracee& tracee, const ProcessMemory& memory, AgentPlace place) {
+  Batch batch(place);
+  uint64_t probe = large_area_address(place.window, place.slot);
+  size_t mapped = batch.add(SYS_mmap, probe, 4096, PROT_NONE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, ~0ull, 0);
+  size_t told = batch.add(SYS_madvise, probe, 4096, MADV_DONTNEED);
+  batch.add(SYS_munmap, probe, 4096);
+  TRY_VOID(batch.run(tracee, memory));
+  bool over_limit = batch.result(mapped) == -EAGAIN;
+  if (over_limit || (batch.result(mapped) >= 0 && batch.result(told) == -EINVAL))
+    return fail(ENOTSUP, "it keeps all memory that it will ever have in place (mlockall with MCL_FUTURE)");
+  return {};
+}
+
 /// Alternate stack and tid address of one thread; for the first also all actions and the break.
 struct Queries {
   Batch batch;
@@ -248,8 +263,9 @@ Status capture_kernel_state(StoppedProcess& process, const ProcessMemory& memory
                             Capture& capture) {
   for (size_t i = 0; i < process.threads.size(); ++i) {
     ThreadState& thread = capture.state.threads[i];
-    Status asked =
-        query_thread(process.threads[i], memory, {window, thread.slot}, i == 0, thread, capture.state);
+    AgentPlace place{window, thread.slot};
+    Status asked = query_thread(process.threads[i], memory, place, i == 0, thread, capture.state);
+    if (asked && i == 0) asked = refuse_future_locks(process.threads[i], memory, place);
     TRY_VOID(process.threads[i].set_registers(capture.home_registers[i]));
     if (!asked) return asked;
   }

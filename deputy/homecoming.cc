@@ -68,6 +68,7 @@ class Homecoming {
     TRY_VOID(at_stage("advise about memory", advise()));
     TRY_VOID(at_stage("receive pages", receive_pages()));
     TRY_VOID(at_stage("drop old pages", drop_stale_pages()));
+    TRY_VOID(at_stage("lock memory", lock()));
     return at_stage("go on with a write", prepare_registers());
   }
 
@@ -190,6 +191,7 @@ class Homecoming {
   /// another kind here.
   Status advise() {
     TRY(std::vector<MapFlags> now, read_map_flags(record_.pid));
+    locks_ = plan_locks(state_.areas, now);
     std::vector<AdviceStep> steps = plan_advice(state_.areas, now);
     for (size_t next = 0; next < steps.size();) {
       Batch batch(place_);
@@ -251,6 +253,25 @@ class Homecoming {
       for (; next < stale.size() && batch.size() < Batch::kMaxCalls; ++next)
         batch.add(SYS_madvise, stale[next].address, stale[next].bytes(), kDontNeedLocked);
       TRY_VOID(run(batch, "free pages that the guest has freed"));
+    }
+    return {};
+  }
+
+  /// What the guest has locked and unlocked away. It may lock less at home than it might when it did so: it goes on then
+  /// without.
+  Status lock() {
+    for (size_t next = 0; next < locks_.size();) {
+      Batch batch(place_);
+      for (; next < locks_.size() && batch.size() < Batch::kMaxCalls; ++next) {
+        const LockStep& step = locks_[next];
+        bool on_fault = (step.locked & kLockedOnFault) != 0;
+        batch.add(step.locked == 0 ? SYS_munlock : SYS_mlock2, step.start, step.end - step.start,
+                  on_fault ? MLOCK_ONFAULT : 0);
+      }
+      TRY_VOID(batch.run(*worker_, *memory_));
+      TRY_VOID(worker_->set_registers(deputy_registers_));
+      if (batch.first_error() != 0)
+        log_info("mlock for " + std::to_string(record_.pid) + ": " + strerror(batch.first_error()));
     }
     return {};
   }
@@ -384,6 +405,7 @@ class Homecoming {
   AgentPlace place_;
   user_regs_struct deputy_registers_{};
   std::vector<PageSpan> received_;
+  std::vector<LockStep> locks_;
   CallsSinceHome calls_;
   std::vector<user_regs_struct> registers_;  ///< to go on with, in the order of state_.threads
   MoveReport report_;

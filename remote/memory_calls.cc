@@ -56,6 +56,7 @@ void Supervisor::map_memory(GuestThread& thread, PendingCall& call) {
   bool shared = (flags & MAP_TYPE) != MAP_PRIVATE;
   if (shared) return bring_home(thread, call, "mmap of shared memory");
   if ((flags & MAP_HUGETLB) != 0) return bring_home(thread, call, "mmap of huge pages");
+  if ((flags & MAP_LOCKED) != 0 && !set_lock_limit(thread, call, syscall_row(SYS_mmap))) return;
   call.let_run_here();
 }
 

@@ -258,6 +258,25 @@ Status Supervisor::receive_pages(Building& building, ImageConnection& connection
   }
 }
 
+/// What the guest has locked, once its pages are there.
+Status Supervisor::lock_again(Batch& batch, Tracee& tracee, const ProcessState& state) {
+  uint64_t bytes = 0;
+  batch.clear();
+  for (const Area& area : state.areas) {
+    if ((area.advice & kLocked) == 0) continue;
+    uint64_t flags = (area.advice & kLockedOnFault) != 0 ? MLOCK_ONFAULT : 0;
+    batch.add(SYS_mlock2, {area.start, area.end - area.start, flags},
+              true);  // fails of pages that nobody may touch
+    bytes += area.end - area.start;
+  }
+  if (bytes == 0) return {};
+  TRY_VOID(allow_locking(tracee.tid(), bytes, bytes));
+  TRY_VOID(batch.run(tracee));
+  TRY(std::vector<MapFlags> now, read_map_flags(tracee.tid()));
+  if (!plan_locks(state.areas, now).empty()) return fail(ENOMEM, "this node cannot lock that much memory");
+  return {};
+}
+
 /// The agent goes into the stub, for it carries out the rest, and everything else of the stub goes.
 Status Supervisor::prepare_stub(Building& building) {
   Guest& guest = *building.guest;
@@ -539,6 +558,7 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
   }
   TRY_VOID(batch.run(tracee));
   TRY_VOID(receive_pages(building, connection));
+  TRY_VOID(lock_again(batch, tracee, state));
 
   for (size_t i = 0; i < state.threads.size(); ++i) {
     const ThreadState& thread = state.threads[i];

@@ -170,6 +170,8 @@ void Supervisor::split_call(GuestThread& thread, PendingCall& call, const Syscal
       return forward_then_run_here(thread, call, row);
     case Split::kMemory:
       return judge_memory_call(thread, call, row);
+    case Split::kLock:
+      return lock_memory(thread, call, row);
     case Split::kNone:
       break;
   }

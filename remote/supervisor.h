@@ -250,6 +250,9 @@ class Supervisor {
   CpuFigures ask_child_times(int pid);
   void forward_then_run_here(GuestThread& thread, PendingCall& call, const SyscallRow& row);
   void judge_memory_call(GuestThread& thread, PendingCall& call, const SyscallRow& row);
+  // --- lock_calls.cc
+  bool set_lock_limit(GuestThread& thread, PendingCall& call, const SyscallRow& row);
+  void lock_memory(GuestThread& thread, PendingCall& call, const SyscallRow& row);
 
   // --- memory_calls.cc
   void map_memory(GuestThread& thread, PendingCall& call);
@@ -274,6 +277,7 @@ class Supervisor {
   static Status check_gifts(const Batch& batch, const std::vector<uint64_t>& gifts);
   Status rebuild(Building& building, ImageConnection& connection);
   Status receive_pages(Building& building, ImageConnection& connection);
+  static Status lock_again(Batch& batch, Tracee& tracee, const ProcessState& state);
   Status start_guest(Building& building);
   Status meet_deputies(const Guest& guest, const std::vector<std::shared_ptr<GuestThread>>& threads);
 
@@ -350,5 +354,9 @@ class Supervisor {
   // Messages for the thread that rebuilds or has frozen a process.
   std::map<int, std::shared_ptr<ImageQueue>> image_queues_;
 };
+
+/// Lets a guest lock so many bytes in all: what is wanted, or, where this node's limit is lower, that if it is at least
+/// `least`. lock_calls.cc.
+Status allow_locking(int outer_pid, uint64_t least, uint64_t wanted);
 
 }  // namespace mosix

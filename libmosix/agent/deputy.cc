@@ -25,7 +25,7 @@ extern "C" void agent_on_signal(int signal, mosix::Siginfo* info, uint64_t* cont
 namespace mosix {
 namespace {
 
-constexpr int64_t kEPIPE = 32, kEBADMSG = 74, kENOMEM = 12;
+constexpr int64_t kEPIPE = 32, kEBADMSG = 74, kENOMEM = 12, kEINVAL = 22;
 constexpr uint64_t kReadWrite = 3, kPrivateAnonymousFixed = 2 | 0x10 | 0x20;
 constexpr uint64_t kSigSetmask = 2;
 
@@ -340,10 +340,12 @@ bool carry_out_clone(AgentSlot* slot, const Frame& frame) {
 
 /// The guest runs elsewhere and has its memory there; home's copy of it only costs, here and at each fork.
 bool release_memory(AgentSlot* slot, const Frame& frame) {
-  constexpr uint64_t kDontNeed = 4;
+  constexpr uint64_t kDontNeed = 4, kDontNeedLocked = 24;
   auto* ranges = reinterpret_cast<const ReleaseRange*>(frame.body);
   for (uint32_t i = 0; i < frame.header->length / sizeof(ReleaseRange); ++i)
-    raw_syscall(__NR_madvise, ranges[i].address, ranges[i].bytes, kDontNeed);
+    if (raw_syscall(__NR_madvise, ranges[i].address, ranges[i].bytes, kDontNeedLocked) ==
+        -kEINVAL)  // Linux before 5.18
+      raw_syscall(__NR_madvise, ranges[i].address, ranges[i].bytes, kDontNeed);
   send_plain_reply(slot, frame.header->sequence, 0, Verdict::kDone);
   return true;
 }

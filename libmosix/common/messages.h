@@ -203,7 +203,7 @@ enum class AreaKind : uint8_t {
   kVdso = 3,   ///< vdso and its data pages, [vvar start, vdso end)
 };
 
-/// Bits of Area::advice: what madvise(2) has been told and smaps shows, in VmFlags, by these letters.
+/// Bits of Area::advice: what madvise(2) and mlock(2) have been told and smaps shows, in VmFlags, by these letters.
 enum Advice : uint32_t {
   kAdviceDontFork = 1,     ///< dc
   kAdviceWipeOnFork = 2,   ///< wf
@@ -213,6 +213,8 @@ enum Advice : uint32_t {
   kAdviceRandom = 32,      ///< rr
   kAdviceHuge = 64,        ///< hg
   kAdviceNoHuge = 128,     ///< nh
+  kLocked = 256,           ///< lo: by mlock(2)
+  kLockedOnFault = 512,    ///< lf: ... with MLOCK_ONFAULT
 };
 
 /// Identity of a mapped file's content on its home node.

@@ -42,6 +42,8 @@ void add_one_of(const Kind (&kinds)[2], const AdviceStep& range, uint32_t from, 
 
 uint32_t advice_of(const MapFlags& flags) {
   uint32_t advice = 0;
+  if (flags.has("lo")) advice |= kLocked;
+  if (flags.has("lf")) advice |= kLockedOnFault;
   auto look = [&](const auto& kinds) {
     for (const Kind& kind : kinds)
       if (flags.has(kind.flag)) advice |= kind.bit;
@@ -74,17 +76,40 @@ void add_advice_steps(uint64_t start, uint64_t end, uint32_t from, uint32_t to,
   add_one_of(kHuge, range, from, to, steps);
 }
 
-std::vector<AdviceStep> plan_advice(const std::vector<Area>& areas, const std::vector<MapFlags>& now) {
-  std::vector<AdviceStep> steps;
+namespace {
+
+/// Calls act(start, end, advice now, area) for each piece of an area that lies in one mapping.
+template <class Act>
+void for_each_piece(const std::vector<Area>& areas, const std::vector<MapFlags>& now, Act act) {
   auto first = now.begin();
   for (const Area& area : areas) {
     if (area.kind == AreaKind::kVdso) continue;
     while (first != now.end() && first->end <= area.start) ++first;
     for (auto range = first; range != now.end() && range->start < area.end; ++range)
-      add_advice_steps(std::max(range->start, area.start), std::min(range->end, area.end), advice_of(*range),
-                       area.advice, steps);
+      act(std::max(range->start, area.start), std::min(range->end, area.end), advice_of(*range), area);
   }
+}
+
+}  // namespace
+
+std::vector<AdviceStep> plan_advice(const std::vector<Area>& areas, const std::vector<MapFlags>& now) {
+  std::vector<AdviceStep> steps;
+  for_each_piece(areas, now, [&](uint64_t start, uint64_t end, uint32_t advice, const Area& area) {
+    add_advice_steps(start, end, advice, area.advice, steps);
+  });
   return steps;
+}
+
+std::vector<LockStep> plan_locks(const std::vector<Area>& areas, const std::vector<MapFlags>& now) {
+  constexpr uint32_t kBits = kLocked | kLockedOnFault;
+  std::vector<LockStep> unlock, lock;
+  for_each_piece(areas, now, [&](uint64_t start, uint64_t end, uint32_t advice, const Area& area) {
+    uint32_t wanted = area.advice & kBits;
+    if (wanted == (advice & kBits)) return;
+    (wanted == 0 ? unlock : lock).push_back({start, end, wanted});
+  });
+  unlock.insert(unlock.end(), lock.begin(), lock.end());
+  return unlock;
 }
 
 }  // namespace mosix

@@ -34,4 +34,16 @@ void add_advice_steps(uint64_t start, uint64_t end, uint32_t from, uint32_t to,
 /// What has to be told of mappings that are there, so that all areas are advised as they say.
 std::vector<AdviceStep> plan_advice(const std::vector<Area>& areas, const std::vector<MapFlags>& now);
 
+/// One mlock2(2) or munlock(2).
+struct LockStep {
+  uint64_t start = 0;
+  uint64_t end = 0;
+  uint32_t locked = 0;  ///< kLocked, kLockedOnFault, or 0: munlock
+  bool operator==(const LockStep&) const = default;
+};
+
+/// What has to be locked and unlocked of mappings that are there, so that all areas are as they say: what is unlocked
+/// comes first, for the limit's sake.
+std::vector<LockStep> plan_locks(const std::vector<Area>& areas, const std::vector<MapFlags>& now);
+
 }  // namespace mosix

@@ -58,6 +58,7 @@ enum class Split : uint8_t {
   kRlimit,
   kPrctl,
   kMemory,
+  kLock,
 };
 
 enum class ArgKind : uint8_t {

@@ -1,4 +1,5 @@
 // Memory: mappings of every kind, growth, protection, what fork shares and what it copies, and faults.
+#include <linux/capability.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -347,6 +348,104 @@ void fork_options() {
   munmap(memory, 4 * kPage);
 }
 
+/// Locked is what MADV_DONTNEED refuses.
+bool is_locked(char* page) {
+  if (madvise(page, kPage, MADV_DONTNEED) == 0) return false;
+  CHECK_EQ(errno, EINVAL);
+  return true;
+}
+
+int resident_pages(char* memory, size_t pages) {
+  unsigned char resident[16] = {};
+  CHECK_EQ(mincore(memory, pages * kPage, resident), 0);
+  int count = 0;
+  for (size_t i = 0; i < pages; ++i) count += resident[i] & 1;
+  return count;
+}
+
+void locked_memory() {
+  char* memory = anonymous(8 * kPage);
+  memory[0] = 'a';
+  CHECK_EQ(mlock(memory, 3 * kPage), 0);
+  CHECK_EQ(resident_pages(memory, 3), 3);
+  CHECK_EQ(mlock2(memory + 4 * kPage, 2 * kPage, MLOCK_ONFAULT), 0);
+  CHECK_EQ(resident_pages(memory + 4 * kPage, 2), 0);
+  move_point();
+  CHECK(is_locked(memory) && is_locked(memory + 2 * kPage) && is_locked(memory + 5 * kPage));
+  CHECK_EQ(resident_pages(memory, 3), 3);
+  CHECK(!is_locked(memory + 3 * kPage) && !is_locked(memory + 6 * kPage));
+  CHECK_EQ(memory[0], 'a');
+  memory[4 * kPage] = 'b';
+  CHECK_EQ(munlock(memory + kPage, kPage), 0);
+  CHECK_EQ(check::in_child([&] { return is_locked(memory) ? 1 : 0; }), 0);
+  move_point();
+  CHECK(is_locked(memory) && !is_locked(memory + kPage) && is_locked(memory + 2 * kPage));
+  CHECK(is_locked(memory + 4 * kPage));
+  CHECK_EQ(memory[4 * kPage], 'b');
+  CHECK_EQ(munlockall(), 0);
+  move_point();
+  CHECK(!is_locked(memory) && !is_locked(memory + 4 * kPage));
+  munmap(memory + 7 * kPage, kPage);
+  CHECK_FAILS(mlock(memory + 6 * kPage, 2 * kPage), ENOMEM);  // as far as there is something
+  CHECK(is_locked(memory + 6 * kPage));
+  CHECK_FAILS(mlock2(memory, kPage, 2), EINVAL);
+  munmap(memory, 7 * kPage);
+  char* born_locked = static_cast<char*>(
+      mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_LOCKED, -1, 0));
+  CHECK(born_locked != MAP_FAILED);
+  move_point();
+  CHECK(is_locked(born_locked));
+  munmap(born_locked, kPage);
+}
+
+/// The limit holds for who may not lock as much as he likes.
+void locking_has_its_limit() {
+  const int status = check::in_child([] {
+    // CAP_IPC_LOCK, in case we have it.
+    __user_cap_header_struct head{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+    __user_cap_data_struct all[2]{};
+    if (syscall(SYS_capget, &head, all) != 0) return 1;
+    all[0].effective &= ~(1u << CAP_IPC_LOCK);
+    if (syscall(SYS_capset, &head, all) != 0) return 2;
+    rlimit limit{};
+    if (getrlimit(RLIMIT_MEMLOCK, &limit) != 0) return 3;
+    limit.rlim_cur = 4 * kPage;
+    if (setrlimit(RLIMIT_MEMLOCK, &limit) != 0) return 4;
+    move_point();
+    char* memory = anonymous(16 * kPage);
+    if (mlock(memory, 4 * kPage) != 0) return 5;
+    if (mlock(memory + 8 * kPage, kPage) == 0 || errno != ENOMEM) return 6;
+    move_point();
+    if (!is_locked(memory) || is_locked(memory + 8 * kPage)) return 7;
+    if (mlock(memory + 8 * kPage, kPage) == 0 || errno != ENOMEM) return 8;
+    if (munlock(memory, kPage) != 0 || mlock(memory + 8 * kPage, kPage) != 0) return 9;
+    limit.rlim_cur = 0;
+    if (setrlimit(RLIMIT_MEMLOCK, &limit) != 0) return 10;
+    if (mlock(memory + 9 * kPage, kPage) == 0 || errno != EPERM) return 11;
+    return 0;
+  });
+  CHECK_EQ(status, 0);
+}
+
+/// What is yet to be mapped, too.
+void all_memory_locked() {
+  const int status = check::in_child([] {
+    rlimit all{RLIM_INFINITY, RLIM_INFINITY};
+    setrlimit(RLIMIT_MEMLOCK, &all);
+    char* before = anonymous(kPage);
+    // Of whoever may not lock that much only the refusal can be seen.
+    if (mlockall(MCL_CURRENT | MCL_FUTURE) != 0) return errno == ENOMEM || errno == EPERM ? 0 : 1;
+    move_point();
+    char* after = anonymous(kPage);
+    if (!is_locked(before) || !is_locked(after)) return 2;
+    if (munlockall() != 0) return 3;
+    move_point();
+    char* free = anonymous(kPage);
+    return is_locked(before) || is_locked(after) || is_locked(free) ? 4 : 0;
+  });
+  CHECK_EQ(status, 0);
+}
+
 void system_v_segments() {
   const int id = shmget(IPC_PRIVATE, 2 * kPage, IPC_CREAT | 0600);
   CHECK(id >= 0);
@@ -434,5 +533,8 @@ int main(int argc, char** argv) {
                      // Last, for while memory is shared a program may have to stay where it is.
                      {"shared-file-mapping", shared_file_mapping},
                      {"fork-copies-private-and-shares-shared", fork_copies_private_and_shares_shared},
+                     {"locked-memory", locked_memory},
+                     {"locking-has-its-limit", locking_has_its_limit},
+                     {"all-memory-locked", all_memory_locked},
                      {"system-v-segments", system_v_segments}});
 }

@@ -111,3 +111,25 @@ TEST_CASE("huge pages: one, the other, none") {
   CHECK(steps == std::vector<AdviceStep>{
                      {0, kPage, MADV_HUGEPAGE}, {0, kPage, MADV_NOHUGEPAGE}, {0, kPage, MADV_NOHUGEPAGE}});
 }
+
+TEST_CASE("what is locked is read, locked and unlocked, what frees room first") {
+  Pages pages(4);
+  REQUIRE(mlock(reinterpret_cast<void*>(pages.address(0)), 2 * kPage) == 0);
+  REQUIRE(mlock2(reinterpret_cast<void*>(pages.address(2)), kPage, MLOCK_ONFAULT) == 0);
+  auto areas = noted({pages.area(0, 2), pages.area(2, 1), pages.area(3, 1)});
+  CHECK(areas[0].advice == kLocked);
+  CHECK(areas[1].advice == (kLocked | kLockedOnFault));
+  CHECK(areas[2].advice == 0);
+  auto now = read_map_flags(getpid());
+  REQUIRE(now);
+  CHECK(plan_locks(areas, *now).empty());
+  CHECK(plan_locks({pages.area(0, 1, kLocked | kLockedOnFault), pages.area(1, 1), pages.area(2, 1),
+                    pages.area(3, 1, kLocked)},
+                   *now) ==
+        std::vector<LockStep>{{pages.address(1), pages.address(2), 0},
+                              {pages.address(2), pages.address(3), 0},
+                              {pages.address(0), pages.address(1), kLocked | kLockedOnFault},
+                              {pages.address(3), pages.address(4), kLocked}});
+  // Advice is another matter.
+  CHECK(plan_advice({pages.area(0, 4)}, *now).empty());
+}
