@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Runs suites that others wrote, natively and under libmosix, and tabulates what differs.
 
-  run_suites.py [OPTION]... [SUITE[:CASE,...]]...      suites: cpython stress-ng (all of them without)
+  run_suites.py [OPTION]... [SUITE[:CASE,...]]...      suites: cpython openposix stress-ng (all of them
+  without)
 
 A case is one command of a suite. It passes with exit status 0; what does not pass natively, on this machine, is not
 run elsewhere. Modes, on node1 of a lab of three nodes:
@@ -55,7 +56,7 @@ class Suite:
         self.needs, self._cases, self._version, self.not_applicable = needs, cases, version, not_applicable
 
     def missing(self):
-        return [need for need in self.needs if shutil.which(need) is None]
+        return [need for need in self.needs if not os.path.exists(need) and shutil.which(need) is None]
 
     def cases(self):
         return self._cases()
@@ -90,8 +91,20 @@ def cpython_cases():
     return {name: [PYTHON, '-m', 'test', name] for name in names}
 
 
+OPENPOSIX = os.path.abspath(os.path.join(os.environ.get('MOSIX_SUITES', 'suites'), 'openposix'))
+
+
+def openposix_cases():
+    names = sorted(os.listdir(OPENPOSIX + '/bin'))
+    return {name: [f'{OPENPOSIX}/bin/{name}'] for name in names}
+
+
 SUITES = {
     'cpython': Suite([PYTHON], cpython_cases, [PYTHON, '--version']),
+    # 2: unresolved; 4: unsupported; 5: untested
+    'openposix': Suite([OPENPOSIX + '/complete'], openposix_cases,
+                       ['dpkg-parsechangelog', '-l', OPENPOSIX + '/source/debian/changelog', '-S', 'Version'],
+                       not_applicable=(2, 4, 5)),
     # 2: something failed before it began; 3: no resource; 4: not here
     'stress-ng': Suite(['stress-ng'], stress_ng_cases, ['stress-ng', '--version'], not_applicable=(2, 3, 4)),
 }
