@@ -299,6 +299,16 @@ def table_of(results, versions):
     return '\n'.join(lines) + '\n'
 
 
+HEAD = """# Suites that others wrote
+
+Printed by `scripts/conformance.sh`. Of the cases that pass natively: how many pass at home under libmosix, started on another
+node, and while their processes are moved at random (`storm`, with the number of moves). Those that pass away are told apart:
+away *throughout*, *brought home* by a call that cannot be made away yet, *home only*. Then each case that differs, by name.
+A dash: not run yet.
+
+"""
+
+
 def parse_options():
     parser = argparse.ArgumentParser(usage=__doc__)
     parser.add_argument('--modes', default='native,home,away,storm')
@@ -357,7 +367,7 @@ def main():
     if options.table:
         versions = {suite: SUITES[suite].version() for suite in results if not SUITES[suite].missing()}
         with open(options.table, 'w') as file:
-            file.write(table_of(results, versions))
+            file.write(HEAD + table_of(results, versions))
     passed = failed = 0
     for suite, names in wanted.items():
         for name in names:
