@@ -348,6 +348,12 @@ void fork_options() {
   munmap(memory, 4 * kPage);
 }
 
+// The library's functions of these names do nothing under sanitizers.
+long lock(char* at, size_t bytes) { return syscall(SYS_mlock, at, bytes); }
+long lock2(char* at, size_t bytes, unsigned flags) { return syscall(SYS_mlock2, at, bytes, flags); }
+long unlock(char* at, size_t bytes) { return syscall(SYS_munlock, at, bytes); }
+long unlock_all() { return syscall(SYS_munlockall); }
+
 /// Locked is what MADV_DONTNEED refuses.
 bool is_locked(char* page) {
   if (madvise(page, kPage, MADV_DONTNEED) == 0) return false;
@@ -366,9 +372,9 @@ int resident_pages(char* memory, size_t pages) {
 void locked_memory() {
   char* memory = anonymous(8 * kPage);
   memory[0] = 'a';
-  CHECK_EQ(mlock(memory, 3 * kPage), 0);
+  CHECK_EQ(lock(memory, 3 * kPage), 0);
   CHECK_EQ(resident_pages(memory, 3), 3);
-  CHECK_EQ(mlock2(memory + 4 * kPage, 2 * kPage, MLOCK_ONFAULT), 0);
+  CHECK_EQ(lock2(memory + 4 * kPage, 2 * kPage, MLOCK_ONFAULT), 0);
   CHECK_EQ(resident_pages(memory + 4 * kPage, 2), 0);
   move_point();
   CHECK(is_locked(memory) && is_locked(memory + 2 * kPage) && is_locked(memory + 5 * kPage));
@@ -376,19 +382,19 @@ void locked_memory() {
   CHECK(!is_locked(memory + 3 * kPage) && !is_locked(memory + 6 * kPage));
   CHECK_EQ(memory[0], 'a');
   memory[4 * kPage] = 'b';
-  CHECK_EQ(munlock(memory + kPage, kPage), 0);
+  CHECK_EQ(unlock(memory + kPage, kPage), 0);
   CHECK_EQ(check::in_child([&] { return is_locked(memory) ? 1 : 0; }), 0);
   move_point();
   CHECK(is_locked(memory) && !is_locked(memory + kPage) && is_locked(memory + 2 * kPage));
   CHECK(is_locked(memory + 4 * kPage));
   CHECK_EQ(memory[4 * kPage], 'b');
-  CHECK_EQ(munlockall(), 0);
+  CHECK_EQ(unlock_all(), 0);
   move_point();
   CHECK(!is_locked(memory) && !is_locked(memory + 4 * kPage));
   munmap(memory + 7 * kPage, kPage);
-  CHECK_FAILS(mlock(memory + 6 * kPage, 2 * kPage), ENOMEM);  // as far as there is something
+  CHECK_FAILS(lock(memory + 6 * kPage, 2 * kPage), ENOMEM);  // as far as there is something
   CHECK(is_locked(memory + 6 * kPage));
-  CHECK_FAILS(mlock2(memory, kPage, 2), EINVAL);
+  CHECK_FAILS(lock2(memory, kPage, 2), EINVAL);
   munmap(memory, 7 * kPage);
   char* born_locked = static_cast<char*>(
       mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_LOCKED, -1, 0));
@@ -413,15 +419,15 @@ void locking_has_its_limit() {
     if (setrlimit(RLIMIT_MEMLOCK, &limit) != 0) return 4;
     move_point();
     char* memory = anonymous(16 * kPage);
-    if (mlock(memory, 4 * kPage) != 0) return 5;
-    if (mlock(memory + 8 * kPage, kPage) == 0 || errno != ENOMEM) return 6;
+    if (lock(memory, 4 * kPage) != 0) return 5;
+    if (lock(memory + 8 * kPage, kPage) == 0 || errno != ENOMEM) return 6;
     move_point();
     if (!is_locked(memory) || is_locked(memory + 8 * kPage)) return 7;
-    if (mlock(memory + 8 * kPage, kPage) == 0 || errno != ENOMEM) return 8;
-    if (munlock(memory, kPage) != 0 || mlock(memory + 8 * kPage, kPage) != 0) return 9;
+    if (lock(memory + 8 * kPage, kPage) == 0 || errno != ENOMEM) return 8;
+    if (unlock(memory, kPage) != 0 || lock(memory + 8 * kPage, kPage) != 0) return 9;
     limit.rlim_cur = 0;
     if (setrlimit(RLIMIT_MEMLOCK, &limit) != 0) return 10;
-    if (mlock(memory + 9 * kPage, kPage) == 0 || errno != EPERM) return 11;
+    if (lock(memory + 9 * kPage, kPage) == 0 || errno != EPERM) return 11;
     return 0;
   });
   CHECK_EQ(status, 0);
@@ -434,11 +440,12 @@ void all_memory_locked() {
     setrlimit(RLIMIT_MEMLOCK, &all);
     char* before = anonymous(kPage);
     // Of whoever may not lock that much only the refusal can be seen.
-    if (mlockall(MCL_CURRENT | MCL_FUTURE) != 0) return errno == ENOMEM || errno == EPERM ? 0 : 1;
+    if (syscall(SYS_mlockall, MCL_CURRENT | MCL_FUTURE) != 0)
+      return errno == ENOMEM || errno == EPERM ? 0 : 1;
     move_point();
     char* after = anonymous(kPage);
     if (!is_locked(before) || !is_locked(after)) return 2;
-    if (munlockall() != 0) return 3;
+    if (unlock_all() != 0) return 3;
     move_point();
     char* free = anonymous(kPage);
     return is_locked(before) || is_locked(after) || is_locked(free) ? 4 : 0;

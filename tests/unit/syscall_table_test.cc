@@ -262,6 +262,10 @@ TEST_CASE("what changes identity, sandbox or shares memory comes home") {
 TEST_CASE("split calls name the handler that is meant") {
   const std::map<int, Split> handlers = {
       {__NR_mmap, Split::kMmap},
+      {__NR_mlock, Split::kLock},
+      {__NR_mlock2, Split::kLock},
+      {__NR_munlock, Split::kLock},
+      {__NR_munlockall, Split::kLock},
       {__NR_clone, Split::kClone},
       {__NR_clone3, Split::kClone3},
       {__NR_fork, Split::kFork},
