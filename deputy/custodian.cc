@@ -166,7 +166,7 @@ Result<Custodian::Record> Custodian::find_or_create(int pid) {
     bool ended;
     {
       std::lock_guard lock(mutex_);
-      ended = known->ended && known->busy.empty();
+      ended = known->ended && !known->held();
     }
     if (!ended) return known;
     drop(known);  // the number has been given to another
@@ -191,17 +191,17 @@ void Custodian::process_ended(int pid) {
   epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, record->pidfd.get(), nullptr);
   Place place = record->place();
   if (place.node) (void)place.node->send(ControlType::kForget, ProcessRef{pid, place.epoch});
-  bool busy, complete;
+  bool held, complete;
   {
     std::lock_guard lock(mutex_);
     record->ended = true;
     record->ended_ms = now_ms();
-    busy = !record->busy.empty();
+    held = record->held();
     complete = !awaits_last_word(*record);
   }
   end_waiting_for(pid);
   // An operation that has it ends soon and drops it.
-  if (!busy && complete) drop(record);
+  if (!held && complete) drop(record);
 }
 
 /// Its node will still say what the guest has used. Registry mutex.
@@ -251,7 +251,7 @@ void Custodian::drop_if_unmanaged(const Record& record) {
     std::lock_guard lock(mutex_);
     bool managed = record->moves > 0 || !record->hold_node.empty() || !record->busy.empty() ||
                    record->place().node != nullptr || watches_.count(record->pid) != 0;
-    if (managed && !record->ended) return;
+    if ((managed && !record->ended) || record->held()) return;
   }
   drop(record);
 }
@@ -286,7 +286,7 @@ void Custodian::tick() {
     for (auto& [pid, record] : records_) {
       if (!record->busy.empty() && !record->ended) busy.push_back(record);
       if (record->place().node == nullptr) continue;
-      if (record->ended && record->busy.empty() && !awaits_last_word(*record)) {
+      if (record->ended && !record->held() && !awaits_last_word(*record)) {
         settled.push_back(record);
         continue;
       }

@@ -58,7 +58,7 @@ void Custodian::settle(const Record& record) {
   std::string wish;
   {
     std::lock_guard lock(mutex_);
-    if (!record->busy.empty()) return;
+    if (record->held()) return;
     ended = record->ended;
     if (ended && awaits_last_word(*record)) return;
     if (auto at = wants_home_.find(record->pid); at != wants_home_.end()) {
@@ -143,6 +143,7 @@ void Custodian::finish_move(const Record& record, const std::string& from, const
     std::lock_guard lock(mutex_);
     if (moved && from != now) ++record->moves;
     record->reason = moved ? reason : moved.error().message();
+    ++record->untold;
   }
   std::string what = process_text(record->pid) + " (" + program_of(record) + ") from " + from + " to " + to;
   if (moved) {
@@ -157,6 +158,10 @@ void Custodian::finish_move(const Record& record, const std::string& from, const
   unclaim(record);
   MoveLine line{from, to, moved ? reason : moved.error().message(), moved.has_value(), brought};
   announce(record, moved && from == now ? nullptr : &line);
+  {
+    std::lock_guard lock(mutex_);
+    --record->untold;
+  }
   malloc_trim(0);  // buffers of pages go back to the kernel
 }
 

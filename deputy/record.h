@@ -99,8 +99,11 @@ struct ProcessRecord {
 
   // Registry mutex.
   std::string program;
-  uint32_t epoch = 0;  ///< of the last move, tried or done
-  std::string busy;    ///< operation under way, for the refusal of a second one
+  uint32_t epoch = 0;   ///< of the last move, tried or done
+  std::string busy;     ///< operation under way, for the refusal of a second one
+  uint32_t untold = 0;  ///< operations that are over and not yet announced
+  /// Whoever holds it drops it, should it have ended meanwhile.
+  bool held() const { return !busy.empty() || untold > 0; }
   bool ended = false;
   int64_t ended_ms = 0;  ///< when: its node has the last word on what it used, for a while
   uint32_t moves = 0;
