@@ -20,13 +20,6 @@ namespace {
 constexpr int64_t kNsPerSecond = 1'000'000'000;
 constexpr uint32_t kTcgets = 0x5401;
 
-template <class T>
-bool take_out(const CallReply& reply, T* value) {
-  if (reply.result != 0 || reply.outs.empty() || reply.outs[0].size() != sizeof *value) return false;
-  memcpy(value, reply.outs[0].data(), sizeof *value);
-  return true;
-}
-
 }  // namespace
 
 /// A question to home on behalf of a call that has begun. False: a signal or a move came first, and the call has been

@@ -31,13 +31,6 @@ uint64_t locked_bytes(int pid) {
   return at == std::string::npos ? 0 : strtoull(status->c_str() + at + strlen("\nVmLck:"), nullptr, 10) << 10;
 }
 
-template <class T>
-bool take_answer(const CallReply& reply, T* value) {
-  if (reply.result != 0 || reply.outs.empty() || reply.outs[0].size() != sizeof *value) return false;
-  memcpy(value, reply.outs[0].data(), sizeof *value);
-  return true;
-}
-
 }  // namespace
 
 Status allow_locking(int outer_pid, uint64_t least, uint64_t wanted) {
@@ -62,9 +55,9 @@ bool Supervisor::set_lock_limit(GuestThread& thread, PendingCall& call, const Sy
   struct rlimit limit {};
   __user_cap_data_struct capabilities[2]{};
   if (!ask_for_call(thread, call, ask_limit_plan(), kErestartnointr, &reply)) return false;
-  bool known = take_answer(reply, &limit);
+  bool known = take_out(reply, &limit);
   if (known && !ask_for_call(thread, call, ask_capabilities_plan(), kErestartnointr, &reply)) return false;
-  known = known && take_answer(reply, &capabilities);
+  known = known && take_out(reply, &capabilities);
   bool unlimited = (capabilities[0].effective & (1u << CAP_IPC_LOCK)) != 0;
   uint64_t allowed = unlimited ? RLIM_INFINITY : limit.rlim_cur;
   if (known && allow_locking(outer, std::min(least, allowed), allowed)) return true;

@@ -5,6 +5,7 @@
 #include <array>
 #include <cerrno>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "libmosix/common/frame.h"
@@ -73,6 +74,14 @@ struct CallReply {
   uint32_t moved_bytes = 0;  ///< with kRestart: the call was broken off after so many
   std::vector<std::vector<uint8_t>> outs;
 };
+
+/// The struct that a call with one out region has filled. False if it failed, or filled less or more.
+template <class T>
+bool take_out(const CallReply& reply, T* value) {
+  if (reply.result != 0 || reply.outs.empty() || reply.outs[0].size() != sizeof *value) return false;
+  memcpy(value, reply.outs[0].data(), sizeof *value);
+  return true;
+}
 
 /// `body` is what follows the FrameHeader. The out regions' bytes follow one another without gaps and are
 /// padded together to 8 before the signals. A region that the call did not fill has length 0.

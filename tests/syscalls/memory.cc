@@ -433,17 +433,26 @@ void locking_has_its_limit() {
   CHECK_EQ(status, 0);
 }
 
+#if defined(__has_feature)
+#define HAS_FEATURE(name) __has_feature(name)
+#else
+#define HAS_FEATURE(name) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || HAS_FEATURE(address_sanitizer) || \
+    HAS_FEATURE(thread_sanitizer)
+constexpr int kWhenTouched = MCL_ONFAULT;  // a sanitizer has terabytes of its own
+#else
+constexpr int kWhenTouched = 0;
+#endif
+
 /// What is yet to be mapped, too.
 void all_memory_locked() {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(__clang__)
-  return;  // terabytes of a sanitizer's own
-#endif
   const int status = check::in_child([] {
     rlimit all{RLIM_INFINITY, RLIM_INFINITY};
     setrlimit(RLIMIT_MEMLOCK, &all);
     char* before = anonymous(kPage);
     // Of whoever may not lock that much only the refusal can be seen.
-    if (syscall(SYS_mlockall, MCL_CURRENT | MCL_FUTURE) != 0)
+    if (syscall(SYS_mlockall, MCL_CURRENT | MCL_FUTURE | kWhenTouched) != 0)
       return errno == ENOMEM || errno == EPERM ? 0 : 1;
     move_point();
     char* after = anonymous(kPage);
