@@ -312,7 +312,8 @@ bool mode_is(const AgentSlot* slot, RingMode mode) { return slot->ring_mode == s
 
 /// Some time after a ring has been closed, a worker of the kernel has its task take note (io_tctx_exit_cb) in the way
 /// of a signal: a call that the thread is in by then would end with EINTR, and nobody has sent it anything. So the
-/// thread waits for it here, in a call that tells: it is microseconds as a rule.
+/// thread waits for it here, in a call that tells. It is some milliseconds, for the kernel lets an RCU grace period pass
+/// first; on a machine with more to do than processors 20 of them, or more.
 void outlive_ring(AgentSlot* slot) {
   constexpr int64_t kLimitNs = 100'000'000;
   int64_t limit[2] = {0, kLimitNs};
