@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "libmosix/agent/agent.h"
+#include "libmosix/process/shared_memory.h"
 
 namespace mosix {
 namespace {
@@ -28,10 +29,11 @@ std::optional<FileKey> key_of(int pid, const MapEntry& entry) {
 
 class Describer {
  public:
-  explicit Describer(int pid) : pid_(pid) {}
+  explicit Describer(const ProcessMemory& memory) : memory_(memory) {}
 
   void add(const MapEntry& entry) {
     if (is_vdso_part(entry)) return add_vdso(entry);
+    if (is_shared_anonymous(entry)) return push(shared_area(entry, memory_), false);
     Area area;
     area.start = entry.start;
     area.end = entry.end;
@@ -76,11 +78,11 @@ class Describer {
 
   const std::optional<FileKey>& cached_key(const MapEntry& entry) {
     auto [at, fresh] = keys_.try_emplace({entry.device, entry.inode});
-    if (fresh) at->second = key_of(pid_, entry);
+    if (fresh) at->second = key_of(memory_.pid(), entry);
     return at->second;
   }
 
-  int pid_;
+  const ProcessMemory& memory_;
   AreaList list_;
   std::map<std::pair<uint64_t, uint64_t>, std::optional<FileKey>> keys_;
 };
@@ -91,8 +93,8 @@ bool is_vdso_part(const MapEntry& entry) {
   return entry.path == "[vdso]" || entry.path == "[vvar]" || entry.path == "[vvar_vclock]";
 }
 
-AreaList describe_areas(int pid, const std::vector<MapEntry>& maps, uint64_t window) {
-  Describer describer(pid);
+AreaList describe_areas(const ProcessMemory& memory, const std::vector<MapEntry>& maps, uint64_t window) {
+  Describer describer(memory);
   for (const MapEntry& entry : maps) {
     bool ours = entry.start >= window && entry.start < window + kWindowBytes;
     if (!ours && entry.path != "[vsyscall]") describer.add(entry);

@@ -5,6 +5,7 @@
 
 #include "libmosix/common/messages.h"
 #include "libmosix/process/maps.h"
+#include "libmosix/process/memory.h"
 
 namespace mosix {
 
@@ -15,7 +16,7 @@ struct AreaList {
 };
 
 /// All areas that belong to the guest: without the window and [vsyscall]; the vdso and its data as one.
-AreaList describe_areas(int pid, const std::vector<MapEntry>& maps, uint64_t window);
+AreaList describe_areas(const ProcessMemory& memory, const std::vector<MapEntry>& maps, uint64_t window);
 
 /// [vvar], [vvar_vclock], [vdso].
 bool is_vdso_part(const MapEntry& entry);

@@ -71,6 +71,7 @@ bool AwayNode::goes_to_mailbox(ControlType type) const {
     case ControlType::kPages:
     case ControlType::kImageEnd:
     case ControlType::kNeed:
+    case ControlType::kFrozen:
       return true;
     default:
       return false;

@@ -272,11 +272,13 @@ Status capture_kernel_state(StoppedProcess& process, const ProcessMemory& memory
   return {};
 }
 
-Status capture_process(int pid, const std::vector<MapEntry>& maps, uint64_t window, Capture& capture) {
+Status capture_process(const ProcessMemory& memory, const std::vector<MapEntry>& maps, uint64_t window,
+                       Capture& capture) {
+  int pid = memory.pid();
   ProcessState& state = capture.state;
   state.pid = pid;
   state.window_base = window;
-  AreaList list = describe_areas(pid, maps, window);
+  AreaList list = describe_areas(memory, maps, window);
   state.areas = std::move(list.areas);
   TRY_VOID(note_advice(pid, state.areas));
   capture.whole_areas = std::move(list.whole);

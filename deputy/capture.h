@@ -31,7 +31,8 @@ Status capture_threads(StoppedProcess& process, const ProcessMemory& memory, con
 Status capture_kernel_state(StoppedProcess& process, const ProcessMemory& memory, uint64_t window,
                             Capture& capture);
 /// Mappings, command line ranges, limits, clocks.
-Status capture_process(int pid, const std::vector<MapEntry>& maps, uint64_t window, Capture& capture);
+Status capture_process(const ProcessMemory& memory, const std::vector<MapEntry>& maps, uint64_t window,
+                       Capture& capture);
 
 /// The program must not see that its call was interrupted by us: EINTR that no handler caused becomes a restart.
 /// `block_call` has a restart block in home's kernel: a sleep goes on with it, on the way out and on the way back; any

@@ -6,6 +6,7 @@
 // Parts of the one class, in files of their own:
 //   custodian.cc   main loop, register of processes, what supervisors say unasked
 //   orders.cc      mosixd's orders: moves, watched execs, everybody home
+//   groups.cc      moves of processes that share memory
 //   nodes.cc       connections to away nodes: opening them, losing them
 //   execs.cc       execs at home of guests that are away
 #pragma once
@@ -23,6 +24,7 @@
 #include "deputy/away_node.h"
 #include "deputy/exec_watch.h"
 #include "deputy/link.h"
+#include "deputy/move_out.h"
 #include "deputy/record.h"
 
 namespace mosix {
@@ -78,10 +80,15 @@ class Custodian : public AwayNode::Listener {
   void serve(LinkOrder order);
   void migrate(LinkOrder order);
   void move(const Record& record, const LinkOrder& order);
-  Result<MoveReport> move_to(const Record& record, const std::string& target);
-  Result<MoveReport> try_move_to(const Record& record, const std::string& target);
+  /// Why a process moves, and whether because it could not stay away.
+  struct Cause {
+    std::string reason;
+    bool brought = false;
+  };
+  Result<MoveReport> move_to(const Record& record, const std::string& target, const Cause& cause);
+  Result<MoveReport> try_move_to(const Record& record, const std::string& target, MoveGroup& group);
   void finish_move(const Record& record, const std::string& from, const std::string& to,
-                   const Result<MoveReport>& moved, const std::string& reason, bool brought = false);
+                   const Result<MoveReport>& moved, const Cause& cause);
   void bring_home_because(const Record& record, const std::string& reason);
   void all_home(LinkOrder order);
   void set_trace(const LinkOrder& order);
@@ -91,6 +98,18 @@ class Custodian : public AwayNode::Listener {
   void settle(const Record& record);
   uint32_t next_epoch(const Record& record);
 
+  // --- groups.cc
+  Result<MoveReport> move_together(const Record& record, std::set<int>& pids, const std::string& target,
+                                   const Cause& cause);
+  struct Companion {
+    Record record;
+    bool was_busy = false;  ///< with an operation that waits for our end
+  };
+  Result<std::vector<Companion>> gather(const Record& record, const std::vector<Record>& others);
+  Result<MoveReport> try_again_unless_there(const Record& record, const std::string& target);
+  static void close_membership(MoveGroup& group, int pid, const Result<MoveReport>& moved);
+  void end_companion(const Companion& companion, const std::string& from, const std::string& to,
+                     const Result<MoveReport>& moved, const Cause& cause);
   // --- nodes.cc
   Result<std::shared_ptr<AwayNode>> node_named(const std::string& name, const std::string& program);
   Result<UniqueFd> dial(const std::string& name, const std::string& program);

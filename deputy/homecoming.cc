@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <map>
 
 #include "deputy/deputize.h"
 #include "deputy/layout.h"
@@ -33,8 +35,9 @@ constexpr uint64_t kNoCall = ~0ull;  // in orig_rax
 
 class Homecoming {
  public:
-  Homecoming(ProcessRecord& record, const Place& place, uint32_t epoch)
+  Homecoming(ProcessRecord& record, const Place& place, uint32_t epoch, MoveGroup& group)
       : record_(record),
+        group_(group),
         window_(place.window),
         node_(place.node),
         epoch_(epoch),
@@ -44,6 +47,7 @@ class Homecoming {
   Result<MoveReport> run() {
     Status done = until_complete();
     if (!done) {
+      group_.give_up(record_.pid, done.error());
       hands_.release();
       (void)node_->send(ControlType::kResume, ResumeOrder{record_.pid, epoch_, 0});
       return fail(std::move(done.error()));
@@ -69,15 +73,29 @@ class Homecoming {
     TRY_VOID(at_stage("receive pages", receive_pages()));
     TRY_VOID(at_stage("drop old pages", drop_stale_pages()));
     TRY_VOID(at_stage("lock memory", lock()));
-    return at_stage("go on with a write", prepare_registers());
+    TRY_VOID(at_stage("go on with a write", prepare_registers()));
+    return group_.meet();
   }
 
   Status receive_state() {
     MoveOrder order;
     order.pid = record_.pid;
     order.epoch = epoch_;
+    order.group = group_.number();
     TRY_VOID(node_->send(ControlType::kBringHome, order));
-    TRY(state_, expect<ProcessState>(mailbox_.box(), ControlType::kImageState, kStageTimeoutMs));
+    TRY(ControlMessage first, mailbox_.box().take(kStageTimeoutMs));
+    bool frozen = first.type == static_cast<uint16_t>(ControlType::kFrozen);
+    if (frozen) {
+      TRY(Frozen told, decode_message<Frozen>(first.body));
+      group_.note_sharers({told.sharers.begin(), told.sharers.end()});
+      TRY_VOID(group_.meet());
+      TRY_VOID(node_->send(ControlType::kGo, ProcessRef{record_.pid, epoch_}));
+      TRY(first, mailbox_.box().take(kStageTimeoutMs));
+    } else if (!group_.alone() && first.type == static_cast<uint16_t>(ControlType::kImageState)) {
+      return fail(EPROTO, "the guest did not wait for those that it shares memory with");
+    }
+    TRY_VOID(is_message(first, ControlType::kImageState));
+    TRY(state_, decode_message<ProcessState>(first.body));
     freeze_ = Stopwatch();
     bool sound = state_.pid == record_.pid && !state_.threads.empty() && state_.mm.size() == kMmFields &&
                  state_.actions.size() == 64;
@@ -124,7 +142,7 @@ class Homecoming {
     return {};
   }
 
-  static void add_step(Batch& batch, const LayoutStep& step) {
+  void add_step(Batch& batch, const LayoutStep& step) const {
     constexpr uint64_t kFixed = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
     uint64_t bytes = step.end - step.start;
     switch (step.kind) {
@@ -136,6 +154,11 @@ class Homecoming {
         break;
       case LayoutStep::Kind::kMapStack:
         batch.add(SYS_mmap, step.start, bytes, step.protection, kFixed | MAP_GROWSDOWN, ~0ull, 0);
+        break;
+      case LayoutStep::Kind::kMapShared:
+        batch.add(SYS_mmap, step.start, bytes, step.protection, MAP_SHARED | MAP_FIXED,
+                  static_cast<uint64_t>(shared_numbers_.at(key_of(state_.areas[step.area]))),
+                  state_.areas[step.area].offset + (step.start - state_.areas[step.area].start));
         break;
       case LayoutStep::Kind::kProtect:
         batch.add(SYS_mprotect, step.start, bytes, step.protection);
@@ -182,9 +205,90 @@ class Homecoming {
     TRY_VOID(raise_break());
     TRY(maps, read_maps(record_.pid));
     TRY(LayoutPlan rest, plan_layout(maps, window_, ring_places_, state_.areas));
-    TRY_VOID(apply(rest.steps));
+    Status mapped = give_shared_memory();
+    if (mapped) mapped = apply(rest.steps);
+    TRY_VOID(take_shared_memory_back());
+    TRY_VOID(std::move(mapped));
     // What the first look wanted whole and then was unmapped is wanted by the second look too.
     return node_->send(ControlType::kNeed, FileNeed{record_.pid, rest.whole_areas});
+  }
+
+  /// Descriptors of the memory that it shares, for as long as it takes to map them: over a socket, for that needs nothing
+  /// of the process's view of files. No code of its own runs meanwhile.
+  Status give_shared_memory() {
+    for (const Area& area : state_.areas) {
+      if (area.kind != AreaKind::kShared) continue;
+      TRY(int fd, group_.pool()->open(area));
+      shared_ranges_.add(area, fd);
+      shared_numbers_[key_of(area)] = fd;  // ours, as yet
+    }
+    if (shared_numbers_.empty()) return {};
+    Batch batch(place_);
+    uint64_t ends_at = batch.place_room(2 * sizeof(int));
+    batch.add(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends_at);
+    TRY_VOID(run(batch, "a socket for shared memory"));
+    auto ends = batch.data_at<std::array<int, 2>>(ends_at);
+    given_.assign(ends.begin(), ends.end());
+    UniqueFd ours(static_cast<int>(syscall(SYS_pidfd_getfd, record_.pidfd.get(), ends[1], 0)));
+    if (!ours) return fail_errno("take the socket for shared memory");
+    for (auto& [memory, number] : shared_numbers_) {
+      TRY_VOID(send_descriptor(ours.get(), number));
+      TRY(number, receive_descriptor(ends[0]));
+      given_.push_back(number);
+    }
+    return {};
+  }
+
+  static Status send_descriptor(int socket, int fd) {
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof fd)] = {};
+    char byte = 0;
+    iovec part{&byte, 1};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    cmsghdr* head = CMSG_FIRSTHDR(&message);
+    head->cmsg_level = SOL_SOCKET;
+    head->cmsg_type = SCM_RIGHTS;
+    head->cmsg_len = CMSG_LEN(sizeof fd);
+    memcpy(CMSG_DATA(head), &fd, sizeof fd);
+    if (sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT) != 1) return fail_errno("give shared memory");
+    return {};
+  }
+
+  /// The number that it has in the process.
+  Result<int> receive_descriptor(int socket) {
+    struct Gift {  // a cmsghdr and what it holds
+      uint64_t bytes;
+      int level, type, fd;
+    };
+    Batch batch(place_);
+    uint64_t gift_at = batch.place_room(CMSG_SPACE(sizeof(int)));
+    iovec part{reinterpret_cast<void*>(batch.place_room(1)), 1};
+    msghdr message{};
+    message.msg_iov = reinterpret_cast<iovec*>(batch.place_data(&part, sizeof part));
+    message.msg_iovlen = 1;
+    message.msg_control = reinterpret_cast<void*>(gift_at);
+    message.msg_controllen = CMSG_SPACE(sizeof(int));
+    batch.add(SYS_recvmsg, static_cast<uint64_t>(socket), batch.place_data(&message, sizeof message),
+              MSG_CMSG_CLOEXEC);
+    TRY_VOID(run(batch, "receive shared memory"));
+    auto gift = batch.data_at<Gift>(gift_at);
+    if (gift.bytes != CMSG_LEN(sizeof(int)) || gift.type != SCM_RIGHTS)
+      return fail(EMFILE, "no descriptor is left for shared memory");
+    return gift.fd;
+  }
+
+  Status take_shared_memory_back() {
+    for (size_t next = 0; next < given_.size();) {
+      Batch batch(place_);
+      for (; next < given_.size() && batch.size() < Batch::kMaxCalls; ++next)
+        batch.add(SYS_close, static_cast<uint64_t>(given_[next]));
+      TRY_VOID(run(batch, "close shared memory"));
+    }
+    given_.clear();
+    return {};
   }
 
   /// What the guest has told its kernel about its mappings. A refusal is no reason to stay away: the mapping may be of
@@ -209,7 +313,7 @@ class Homecoming {
 
   Status receive_pages() {
     TRY(ProcessMemory memory, ProcessMemory::open(record_.pid));
-    auto sink = std::make_shared<HomeSink>(std::move(memory), state_.areas);
+    auto sink = std::make_shared<HomeSink>(std::move(memory), state_.areas, shared_ranges_);
     struct Sinking {
       Mailbox& box;
       ~Sinking() { box.put_pages_into(nullptr); }
@@ -244,7 +348,7 @@ class Homecoming {
     TRY(Pagemap pagemap, Pagemap::open(record_.pid));
     std::vector<PageSpan> stale;
     for (const Area& area : state_.areas) {
-      if (area.kind == AreaKind::kVdso) continue;
+      if (area.kind == AreaKind::kVdso || area.kind == AreaKind::kShared) continue;
       TRY(std::vector<PageSpan> own, pagemap.private_pages(area.start, area.end));
       for (const PageSpan& span : subtract_spans(own, received_)) stale.push_back(span);
     }
@@ -391,6 +495,7 @@ class Homecoming {
   }
 
   ProcessRecord& record_;
+  MoveGroup& group_;
   uint64_t window_;
   std::shared_ptr<AwayNode> node_;
   uint32_t epoch_;
@@ -406,6 +511,9 @@ class Homecoming {
   user_regs_struct deputy_registers_{};
   std::vector<PageSpan> received_;
   std::vector<LockStep> locks_;
+  std::map<SharedKey, int> shared_numbers_;  ///< of the process's descriptors, while it has them
+  std::vector<int> given_;                   ///< all of these
+  SharedRanges shared_ranges_{group_.pool()};
   CallsSinceHome calls_;
   std::vector<user_regs_struct> registers_;  ///< to go on with, in the order of state_.threads
   MoveReport report_;
@@ -413,11 +521,11 @@ class Homecoming {
 
 }  // namespace
 
-Result<MoveReport> bring_home(ProcessRecord& record, uint32_t epoch) {
+Result<MoveReport> bring_home(ProcessRecord& record, uint32_t epoch, MoveGroup& group) {
   Place place = record.place();
   if (!place.node)
     return fail(ECANCELED, "process " + std::to_string(record.pid) + " has come home meanwhile");
-  return Homecoming(record, place, epoch).run();
+  return Homecoming(record, place, epoch, group).run();
 }
 
 }  // namespace mosix

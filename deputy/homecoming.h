@@ -7,7 +7,8 @@
 
 namespace mosix {
 
-/// On failure the guest goes on where it was, unless its node is gone (see AwayNode::alive).
-Result<MoveReport> bring_home(ProcessRecord& record, uint32_t epoch);
+/// On failure the guest goes on where it was, unless its node is gone (see AwayNode::alive). All members of `group` come,
+/// each by a call of its own.
+Result<MoveReport> bring_home(ProcessRecord& record, uint32_t epoch, MoveGroup& group);
 
 }  // namespace mosix

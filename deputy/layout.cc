@@ -7,6 +7,7 @@
 #include "deputy/areas.h"
 #include "libmosix/agent/agent.h"
 #include "libmosix/process/pagemap.h"
+#include "libmosix/process/shared_memory.h"
 
 namespace mosix {
 namespace {
@@ -59,6 +60,7 @@ const T* covering(const std::vector<T>& list, size_t& at, uint64_t address) {
 
 /// Does a fresh look at home's mapping give what a page that was never written held away?
 bool same_backing(const MapEntry& home, const Area& area) {
+  if (area.kind == AreaKind::kShared || is_shared_anonymous(home)) return false;
   bool home_has_file = home.has_inode() && home.path != "/dev/zero";
   if (area.kind != AreaKind::kFile) return !home_has_file;
   return home_has_file && home.inode == area.file.inode && home.device == area.file.device &&
@@ -76,6 +78,7 @@ class Planner {
       step(LayoutStep::Kind::kUnmap, start, end, 0);
     } else if (home == nullptr || !same_backing(*home, *area)) {
       bool stack = area->kind == AreaKind::kStack;
+      if (area->kind == AreaKind::kShared) return map_shared(start, end, *area, index), Status();
       step(stack ? LayoutStep::Kind::kMapStack : LayoutStep::Kind::kMapAnonymous, start, end,
            area->protection);
       if (area->kind == AreaKind::kFile) want_whole(index);
@@ -96,7 +99,10 @@ class Planner {
         return;
       }
     }
-    plan_.steps.push_back({kind, start, end, protection});
+    plan_.steps.push_back({kind, start, end, protection, 0});
+  }
+  void map_shared(uint64_t start, uint64_t end, const Area& area, uint32_t index) {
+    plan_.steps.push_back({LayoutStep::Kind::kMapShared, start, end, area.protection, index});
   }
   void want_whole(uint32_t index) {
     if (plan_.whole_areas.empty() || plan_.whole_areas.back() != index) plan_.whole_areas.push_back(index);

@@ -12,11 +12,13 @@
 namespace mosix {
 
 struct LayoutStep {
-  enum class Kind { kUnmap, kMapAnonymous, kMapStack, kProtect };
+  /// kMapShared has an area's index, not merged with its neighbours.
+  enum class Kind { kUnmap, kMapAnonymous, kMapStack, kMapShared, kProtect };
   Kind kind = Kind::kUnmap;
   uint64_t start = 0;
   uint64_t end = 0;
   uint32_t protection = 0;
+  uint32_t area = 0;  ///< index, of kMapShared
   bool operator==(const LayoutStep&) const = default;
 };
 

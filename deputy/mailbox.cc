@@ -40,16 +40,21 @@ std::shared_ptr<PageSink> Mailbox::sink() {
   return closed_ ? nullptr : sink_;
 }
 
-Result<ControlMessage> expect_message(Mailbox& box, ControlType type, int timeout_ms) {
-  TRY(ControlMessage message, box.take(timeout_ms));
+Status is_message(const ControlMessage& message, ControlType type) {
   auto got = static_cast<ControlType>(message.type);
-  if (got == type) return message;
+  if (got == type) return {};
   if (got != ControlType::kFailed && got != ControlType::kRefuse)
     return fail(EPROTO, "the node sent message " + std::to_string(message.type) + " where " +
                             std::to_string(static_cast<int>(type)) + " was due");
   TRY(Refusal refusal, decode_message<Refusal>(message.body));
   // The sentence is complete; the number is for those who ask for it.
   return fail(refusal.code == 0 ? ECANCELED : refusal.code, refusal.reason);
+}
+
+Result<ControlMessage> expect_message(Mailbox& box, ControlType type, int timeout_ms) {
+  TRY(ControlMessage message, box.take(timeout_ms));
+  TRY_VOID(is_message(message, type));
+  return message;
 }
 
 }  // namespace mosix

@@ -40,6 +40,9 @@ class Mailbox {
 /// The next message, which must be of this type. kFailed and kRefuse become the error they carry.
 Result<ControlMessage> expect_message(Mailbox& box, ControlType type, int timeout_ms);
 
+/// The same of a message that has come.
+Status is_message(const ControlMessage& message, ControlType type);
+
 template <class M>
 Result<M> expect(Mailbox& box, ControlType type, int timeout_ms) {
   TRY(ControlMessage message, expect_message(box, type, timeout_ms));

@@ -9,6 +9,7 @@
 
 #include "libmosix/common/limits.h"
 #include "libmosix/process/proc_stat.h"
+#include "libmosix/process/shared_memory.h"
 
 namespace mosix {
 namespace {
@@ -60,10 +61,10 @@ std::string why_mapping_stays(const MapEntry& entry) {
   if (begins_with(entry.path, "/anon_hugepage")) return "it uses huge pages (MAP_HUGETLB)";
   if (begins_with(entry.path, "/dev/") && !begins_with(entry.path, "/dev/shm/") && entry.path != "/dev/zero")
     return "it has mapped the device " + entry.path;
-  if (!entry.shared) return "";
+  if (!entry.shared || is_shared_anonymous(entry)) return "";
   if (begins_with(entry.path, "/SYSV")) return "it has attached shared memory (shmat)";
-  if (entry.deleted || entry.path == "/dev/zero" || begins_with(entry.path, "/memfd:"))
-    return "it shares memory with other processes (MAP_SHARED)";
+  if (begins_with(entry.path, "/memfd:")) return "it has mapped a memfd shared";
+  if (entry.deleted) return "it has mapped " + entry.path + ", a deleted file, shared";
   if ((entry.protection & PROT_WRITE) != 0) return "it has mapped " + entry.path + " shared and writable";
   return "";
 }

@@ -1,6 +1,7 @@
 #include "deputy/move_out.h"
 
 #include <arpa/inet.h>
+#include <sys/syscall.h>
 
 #include <algorithm>
 #include <functional>
@@ -68,10 +69,12 @@ constexpr uint64_t kAheadBytes = 16 << 20;
 
 class MoveOut {
  public:
-  MoveOut(ProcessRecord& record, std::shared_ptr<AwayNode> node, uint32_t epoch, HeldProcess& hands)
+  MoveOut(ProcessRecord& record, std::shared_ptr<AwayNode> node, uint32_t epoch, HeldProcess& hands,
+          MoveGroup& group)
       : record_(record),
         node_(std::move(node)),
         hands_(hands),
+        group_(group),
         mailbox_(node_, record.pid),
         capture_(std::make_shared<Capture>()) {
     capture_->state.pid = record.pid;
@@ -80,7 +83,12 @@ class MoveOut {
 
   Result<MoveReport> run() {
     Status moved = all_stages();
-    if (!moved) return fail(roll_back(std::move(moved.error())));
+    if (!moved) {
+      group_.give_up(record_.pid, moved.error());
+      return fail(roll_back(std::move(moved.error())));
+    }
+    // Memory that others have changed by now is no state to go back to.
+    if (!group_.alone()) record_.drop_origin();
     report_.freeze_ms = freeze_.ms();
     report_.total_ms = total_.ms();
     return report_;
@@ -95,7 +103,9 @@ class MoveOut {
     TRY_VOID(at_stage("capture", capture()));
     TRY_VOID(at_stage("send memory", send_image()));
     TRY_VOID(at_stage("make deputies", make_deputies()));
-    return at_stage("start away", go());
+    TRY_VOID(group_.meet());
+    TRY_VOID(at_stage("start away", go()));
+    return group_.meet();
   }
 
   uint32_t epoch() const { return capture_->state.epoch; }
@@ -108,6 +118,8 @@ class MoveOut {
       return fail(0, reason);
     TRY(std::vector<MapEntry> maps, std::move(read));
     if (std::string reason = why_mappings_stay(maps); !reason.empty()) return fail(0, reason);
+    // Before it is interrupted in whatever it does: that is for nothing if somebody is missing.
+    TRY_VOID(meet_sharers(maps));
     uint64_t random = 0;
     fill_random(&random, sizeof random);
     TRY(uint64_t window, choose_window(maps, random));
@@ -122,7 +134,8 @@ class MoveOut {
                   clock_now(CLOCK_MONOTONIC),
                   clock_now(CLOCK_BOOTTIME),
                   ring_places_ ? kRingFill : 0,
-                  ring_places_ ? kRingEnd - kRingFill : 0};
+                  ring_places_ ? kRingEnd - kRingFill : 0,
+                  group_.number()};
     TRY_VOID(node_->send(ControlType::kReserve, order));
     reached_ = Reached::kReserved;
     page_buffer_.resize(PageSender::kBufferBytes);
@@ -142,7 +155,12 @@ class MoveOut {
     TRY(site_, find_vdso_syscall(record_.pid));
     TRY(ProcessMemory memory, ProcessMemory::open(record_.pid));
     memory_.emplace(std::move(memory));
-    return {};
+    return meet_sharers(maps_);  // there may be others by now
+  }
+
+  Status meet_sharers(const std::vector<MapEntry>& maps) {
+    group_.note_sharers(sharers_at_home(record_.pid, shared_memory_in(maps)));
+    return group_.meet();
   }
 
   uint64_t window() const { return capture_->state.window_base; }
@@ -163,7 +181,7 @@ class MoveOut {
                            static_cast<int>(hands_.threads().threads.size()), ring_places_));
     TRY_VOID(capture_kernel_state(hands_.threads(), *memory_, window(), *capture_));
     TRY_VOID(check_handlers(hands_.threads().threads, record_.pid, maps_, capture_->state.actions));
-    TRY_VOID(capture_process(record_.pid, maps_, window(), *capture_));
+    TRY_VOID(capture_process(*memory_, maps_, window(), *capture_));
     record_.cpu_away.go_on(capture_->state);
     return {};
   }
@@ -207,6 +225,10 @@ class MoveOut {
     for (size_t i = 0; i < capture_->state.areas.size(); ++i) {
       const Area& area = capture_->state.areas[i];
       if (area.kind == AreaKind::kVdso || !wanted(i)) continue;
+      if (area.kind == AreaKind::kShared) {
+        TRY_VOID(send_shared_pages(area, sender));
+        continue;
+      }
       if (capture_->whole_areas[i]) {
         TRY_VOID(sender.add(area.start, area.end - area.start));
         continue;
@@ -217,6 +239,36 @@ class MoveOut {
     TRY_VOID(sender.flush());
     report_.bytes += sender.bytes_sent();
     return {};
+  }
+
+  Status send_shared_pages(const Area& area, PageSender& sender) {
+    TRY(std::vector<PageSpan> spans, shared_pages(area));
+    for (const PageSpan& span : spans)
+      for (const PageSpan& part : group_.claims().claim(area, span))
+        TRY_VOID(sender.add(part.address, part.bytes()));
+    return {};
+  }
+
+  Result<std::vector<PageSpan>> shared_pages(const Area& area) {
+    TRY(bool swapped, has_swapped_pages(record_.pid, area.start, area.end));
+    if (swapped) return std::vector<PageSpan>{{area.start, (area.end - area.start) / kPageBytes}};
+    std::vector<PageSpan> spans;
+    std::vector<uint8_t> in_core;
+    for (uint64_t at = area.start; at < area.end;) {
+      uint64_t pages = std::min<uint64_t>(Batch::kDataBytes, (area.end - at) / kPageBytes);
+      Batch batch({window(), capture_->state.threads[0].slot});
+      uint64_t told = batch.place_room(pages);
+      batch.add(SYS_mincore, at, pages * kPageBytes, told);
+      Status asked = batch.run(hands_.worker(), *memory_);
+      TRY_VOID(hands_.worker().set_registers(capture_->home_registers[0]));
+      TRY_VOID(std::move(asked));
+      if (batch.first_error() != 0) return fail(batch.first_error(), "look for pages of shared memory");
+      in_core.resize(pages);
+      TRY_VOID(memory_->read(told, in_core.data(), pages));
+      add_resident(at, in_core.data(), pages, spans);
+      at += pages * kPageBytes;
+    }
+    return spans;
   }
 
   Status make_deputies() {
@@ -269,6 +321,7 @@ class MoveOut {
   ProcessRecord& record_;
   std::shared_ptr<AwayNode> node_;
   HeldProcess& hands_;
+  MoveGroup& group_;
   OpenMailbox mailbox_;
   std::shared_ptr<Capture> capture_;
   Stopwatch total_, freeze_;
@@ -286,11 +339,12 @@ class MoveOut {
 /// The image goes from supervisor to supervisor; home turns the deputies round.
 class MoveOn {
  public:
-  MoveOn(ProcessRecord& record, Place was, std::shared_ptr<AwayNode> to, uint32_t epoch)
+  MoveOn(ProcessRecord& record, Place was, std::shared_ptr<AwayNode> to, uint32_t epoch, MoveGroup& group)
       : record_(record),
         was_(std::move(was)),
         from_(was_.node),
         to_(std::move(to)),
+        group_(group),
         here_{record.pid, epoch},
         old_box_(from_, record.pid),
         new_box_(to_, record.pid),
@@ -298,7 +352,10 @@ class MoveOn {
 
   Result<MoveReport> run() {
     Status moved = all_stages();
-    if (!moved) return fail(roll_back(std::move(moved.error())));
+    if (!moved) {
+      group_.give_up(record_.pid, moved.error());
+      return fail(roll_back(std::move(moved.error())));
+    }
     report_.freeze_ms = freeze_.ms();
     (void)from_->send(ControlType::kForget, here_);
     report_.total_ms = total_.ms();
@@ -309,8 +366,11 @@ class MoveOn {
   Status all_stages() {
     TRY_VOID(at_stage("reserve", reserve()));
     TRY_VOID(at_stage("send memory", order_image()));
+    TRY_VOID(group_.meet());
     TRY_VOID(at_stage("turn the deputies", turn_deputies()));
-    return at_stage("start away", go());
+    TRY_VOID(group_.meet());
+    TRY_VOID(at_stage("start away", go()));
+    return group_.meet();
   }
 
   Status reserve() {
@@ -328,7 +388,8 @@ class MoveOn {
                   clock_now(CLOCK_MONOTONIC),
                   clock_now(CLOCK_BOOTTIME),
                   *ring_places ? kRingFill : 0,
-                  *ring_places ? kRingEnd - kRingFill : 0};
+                  *ring_places ? kRingEnd - kRingFill : 0,
+                  group_.number()};
     TRY_VOID(to_->send(ControlType::kReserve, order));
     reserved_at_new_ = true;
     TRY(reserved_, expect<Reserved>(new_box_.box(), ControlType::kReserved, kStageTimeoutMs));
@@ -339,12 +400,23 @@ class MoveOn {
     in_addr address{to_->address()};
     char dotted[INET_ADDRSTRLEN];
     inet_ntop(AF_INET, &address, dotted, sizeof dotted);
-    MoveOrder order{record_.pid, here_.epoch, dotted, reserved_.port, {}};
+    MoveOrder order{record_.pid, here_.epoch, dotted, reserved_.port, {}, group_.number()};
     memcpy(order.token, reserved_.token, sizeof order.token);
     freeze_ = Stopwatch();
     TRY_VOID(from_->send(ControlType::kMoveTo, order));
     ordered_ = true;
+    if (!group_.alone()) {
+      TRY(Frozen frozen, expect<Frozen>(old_box_.box(), ControlType::kFrozen, kStageTimeoutMs));
+      TRY_VOID(let_it_leave(frozen));
+    }
     return wait_ready();
+  }
+
+  /// It shares memory, and stands still.
+  Status let_it_leave(const Frozen& frozen) {
+    group_.note_sharers({frozen.sharers.begin(), frozen.sharers.end()});
+    TRY_VOID(group_.meet());
+    return from_->send(ControlType::kGo, here_);
   }
 
   /// The new node says that it is ready; either may say that it is not.
@@ -356,6 +428,11 @@ class MoveOn {
       if (told) return refused(*told);
       if (told.error().code != ETIMEDOUT) return fail(std::move(told.error()));
       Result<ControlMessage> failed = old_box_.box().take(0);
+      if (failed && failed->type == static_cast<uint16_t>(ControlType::kFrozen)) {
+        TRY(Frozen frozen, decode_message<Frozen>(failed->body));
+        TRY_VOID(let_it_leave(frozen));
+        continue;
+      }
       if (failed) return refused(*failed);
       if (failed.error().code != ETIMEDOUT) return fail(std::move(failed.error()));
       if (waited >= kStageTimeoutMs) return fail(ETIMEDOUT, to_->name() + " does not answer");
@@ -431,6 +508,7 @@ class MoveOn {
   ProcessRecord& record_;
   Place was_;
   std::shared_ptr<AwayNode> from_, to_;
+  MoveGroup& group_;
   ProcessRef here_;
   OpenMailbox old_box_, new_box_;
   HeldProcess hands_;
@@ -450,16 +528,17 @@ Status at_stage(const char* stage, Status status) {
 }
 
 Result<MoveReport> move_out(ProcessRecord& record, std::shared_ptr<AwayNode> node, uint32_t epoch,
-                            HeldProcess& hands) {
-  return MoveOut(record, std::move(node), epoch, hands).run();
+                            HeldProcess& hands, MoveGroup& group) {
+  return MoveOut(record, std::move(node), epoch, hands, group).run();
 }
 
-Result<MoveReport> move_on(ProcessRecord& record, std::shared_ptr<AwayNode> node, uint32_t epoch) {
+Result<MoveReport> move_on(ProcessRecord& record, std::shared_ptr<AwayNode> node, uint32_t epoch,
+                           MoveGroup& group) {
   Place place = record.place();
   // An exec may have brought it home while the node was being dialled.
   if (!place.node)
     return fail(ECANCELED, "process " + std::to_string(record.pid) + " has come home meanwhile");
-  return MoveOn(record, std::move(place), std::move(node), epoch).run();
+  return MoveOn(record, std::move(place), std::move(node), epoch, group).run();
 }
 
 Status restore_at_home(ProcessRecord& record) {

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "deputy/held_process.h"
+#include "deputy/move_group.h"
 
 namespace mosix {
 
@@ -35,12 +36,14 @@ class Stopwatch {
 Status at_stage(const char* stage, Status status);
 
 /// `hands` may hold the process already (after an exec). On failure the process either runs or, if `hands`
-/// holds it, stands ready to be let go at home. ENOTRECOVERABLE: it is lost and must be killed.
+/// holds it, stands ready to be let go at home. ENOTRECOVERABLE: it is lost and must be killed. With `group` all of its
+/// members move, each by a call of its own.
 Result<MoveReport> move_out(ProcessRecord& record, std::shared_ptr<AwayNode> node, uint32_t epoch,
-                            HeldProcess& hands);
+                            HeldProcess& hands, MoveGroup& group);
 
 /// From record.node straight to `node`. On failure it goes on where it was, or is lost as above.
-Result<MoveReport> move_on(ProcessRecord& record, std::shared_ptr<AwayNode> node, uint32_t epoch);
+Result<MoveReport> move_on(ProcessRecord& record, std::shared_ptr<AwayNode> node, uint32_t epoch,
+                           MoveGroup& group);
 
 /// The node is gone before the guest made a call: back to the state that home's memory still holds.
 Status restore_at_home(ProcessRecord& record);

@@ -99,9 +99,9 @@ void Custodian::migrate(LinkOrder order) {
 
 void Custodian::move(const Record& record, const LinkOrder& order) {
   std::string from = record->where();
-  Result<MoveReport> moved = move_to(record, order.to);
-  finish_move(record, from, order.to, moved,
-              order.placed ? "placed there by mosrun" : "moved there by request");
+  const Cause cause{order.placed ? "placed there by mosrun" : "moved there by request"};
+  Result<MoveReport> moved = move_to(record, order.to, cause);
+  finish_move(record, from, order.to, moved, cause);
   if (moved)
     link_.reply_moved(order.id, record->pid, from, order.to, *moved);
   else
@@ -109,17 +109,20 @@ void Custodian::move(const Record& record, const LinkOrder& order) {
   settle(record);
 }
 
-/// Some instants cannot be moved at, and pass: a handler on top of a clock reading, a write in its middle.
-Result<MoveReport> Custodian::move_to(const Record& record, const std::string& target) {
+/// Some instants cannot be moved at, and pass: a handler on top of a clock reading, a write in its middle. Who else has
+/// to come along is found out by trying.
+Result<MoveReport> Custodian::move_to(const Record& record, const std::string& target, const Cause& cause) {
   constexpr int kAttempts = 10;
+  std::set<int> together{record->pid};
   for (int attempt = 1;; ++attempt) {
-    Result<MoveReport> moved = try_move_to(record, target);
+    size_t known = together.size();
+    Result<MoveReport> moved = move_together(record, together, target, cause);
     if (moved || moved.error().code != EAGAIN || attempt == kAttempts) return moved;
-    std::this_thread::sleep_for(std::chrono::milliseconds(1 << attempt));
+    if (together.size() == known) std::this_thread::sleep_for(std::chrono::milliseconds(1 << attempt));
   }
 }
 
-Result<MoveReport> Custodian::try_move_to(const Record& record, const std::string& target) {
+Result<MoveReport> Custodian::try_move_to(const Record& record, const std::string& target, MoveGroup& group) {
   Place place = record->place();
   if (target == record->where()) return MoveReport{};
   if (place.node)
@@ -127,22 +130,22 @@ Result<MoveReport> Custodian::try_move_to(const Record& record, const std::strin
       return fail(EBUSY, tracer + " and cannot be moved before that has let go");
   if (target == "home" || target == options_.node_name) {
     if (!place.node) return MoveReport{};
-    return bring_home(*record, next_epoch(record));
+    return bring_home(*record, next_epoch(record), group);
   }
   TRY(std::shared_ptr<AwayNode> node, node_named(target, program_of(record)));
-  if (place.node) return move_on(*record, node, next_epoch(record));
+  if (place.node) return move_on(*record, node, next_epoch(record), group);
   HeldProcess hands(*record);
-  return move_out(*record, node, next_epoch(record), hands);
+  return move_out(*record, node, next_epoch(record), hands, group);
 }
 
 /// The end of a claimed operation; settle() follows once whoever asked has been answered.
 void Custodian::finish_move(const Record& record, const std::string& from, const std::string& to,
-                            const Result<MoveReport>& moved, const std::string& reason, bool brought) {
+                            const Result<MoveReport>& moved, const Cause& cause) {
   std::string now = record->where();
   {
     std::lock_guard lock(mutex_);
     if (moved && from != now) ++record->moves;
-    record->reason = moved ? reason : moved.error().message();
+    record->reason = moved ? cause.reason : moved.error().message();
     ++record->untold;
   }
   std::string what = process_text(record->pid) + " (" + program_of(record) + ") from " + from + " to " + to;
@@ -156,7 +159,7 @@ void Custodian::finish_move(const Record& record, const std::string& from, const
   }
   // Whoever hears of it may give the next order at once.
   unclaim(record);
-  MoveLine line{from, to, moved ? reason : moved.error().message(), moved.has_value(), brought};
+  MoveLine line{from, to, moved ? cause.reason : moved.error().message(), moved.has_value(), cause.brought};
   announce(record, moved && from == now ? nullptr : &line);
   {
     std::lock_guard lock(mutex_);
@@ -178,7 +181,8 @@ void Custodian::bring_home_because(const Record& record, const std::string& reas
   }
   in_thread([this, record, reason] {
     std::string from = record->where();
-    finish_move(record, from, "home", move_to(record, "home"), reason, true);
+    const Cause cause{reason, true};
+    finish_move(record, from, "home", move_to(record, "home", cause), cause);
     settle(record);
   });
 }
@@ -199,8 +203,9 @@ void Custodian::all_home(LinkOrder order) {
       }
       if (!record->place().node || !claim(record, "it is being brought home")) continue;
       std::string from = record->where();
-      Result<MoveReport> moved = move_to(record, "home");
-      finish_move(record, from, "home", moved, "everybody was called home");
+      const Cause cause{"everybody was called home"};
+      Result<MoveReport> moved = move_to(record, "home", cause);
+      finish_move(record, from, "home", moved, cause);
       if (!moved && moved.error().code != ESRCH) ++left;
       settle(record);
     }

@@ -11,6 +11,7 @@
 #include "libmosix/common/page_sink.h"
 #include "libmosix/process/memory.h"
 #include "libmosix/process/pagemap.h"
+#include "libmosix/process/shared_memory.h"
 
 namespace mosix {
 
@@ -54,9 +55,9 @@ Result<ReceivedPages> parse_pages(const Bytes& body);
 /// The pages of a guest that comes home, put into the process that was its deputy.
 class HomeSink : public PageSink {
  public:
-  /// `areas` of the guest, sorted.
-  HomeSink(ProcessMemory memory, std::vector<Area> areas)
-      : memory_(std::move(memory)), areas_(std::move(areas)) {}
+  /// `areas` of the guest, sorted; `shared`: those of them that it shares.
+  HomeSink(ProcessMemory memory, std::vector<Area> areas, SharedRanges shared)
+      : memory_(std::move(memory)), areas_(std::move(areas)), shared_(std::move(shared)) {}
   /// What has come, sorted and merged. Once the image has ended.
   std::vector<PageSpan> received() const;
 
@@ -66,12 +67,8 @@ class HomeSink : public PageSink {
 
   ProcessMemory memory_;
   std::vector<Area> areas_;
+  SharedRanges shared_;
   std::vector<PageSpan> received_;
 };
-
-/// Sorted and merged.
-std::vector<PageSpan> merge_spans(std::vector<PageSpan> spans);
-/// What of `spans` is not in `taken`; both sorted and merged.
-std::vector<PageSpan> subtract_spans(const std::vector<PageSpan>& spans, const std::vector<PageSpan>& taken);
 
 }  // namespace mosix

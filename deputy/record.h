@@ -99,8 +99,11 @@ struct ProcessRecord {
 
   // Registry mutex.
   std::string program;
-  uint32_t epoch = 0;   ///< of the last move, tried or done
-  std::string busy;     ///< operation under way, for the refusal of a second one
+  uint32_t epoch = 0;  ///< of the last move, tried or done
+  std::string busy;    ///< operation under way, for the refusal of a second one
+  /// The operation has not begun: it waits for those that share memory with the process, or has been taken along by the
+  /// operation of one of them.
+  enum class Gathering { kNo, kWaits, kTaken } gathering = Gathering::kNo;
   uint32_t untold = 0;  ///< operations that are over and not yet announced
   /// Whoever holds it drops it, should it have ended meanwhile.
   bool held() const { return !busy.empty() || untold > 0; }

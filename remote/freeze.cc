@@ -19,6 +19,7 @@
 #include "libmosix/process/maps.h"
 #include "libmosix/process/pagemap.h"
 #include "libmosix/process/proc_stat.h"
+#include "libmosix/process/shared_memory.h"
 #include "remote/batch.h"
 #include "remote/image_queue.h"
 #include "remote/supervisor.h"
@@ -60,7 +61,12 @@ Status Supervisor::freeze(Frozen& frozen) {
   Guest& guest = *frozen.guest;
   {
     std::unique_lock lock(guest.mutex);
-    if (guest.freezing.exchange(true)) return fail(EBUSY, "the guest is being moved already");
+    // The last move may just be called off.
+    if (!guest.changed.wait_for(lock, std::chrono::milliseconds(kStopLimitMs),
+                                [&] { return !guest.freezing || guest.ended || guest.left; }))
+      return fail(EBUSY, "the guest is being moved already");
+    if (guest.ended || guest.left) return fail(ESRCH, "the guest has ended");
+    guest.freezing = true;
     frozen.begun = true;
     ++guest.moves_begun;
     guest.changed.notify_all();  // whoever holds it for job control lets go of it
@@ -270,11 +276,16 @@ Result<ProcessState> Supervisor::capture(Frozen& frozen, uint32_t epoch) {
     state.threads.push_back(std::move(out));
   }
 
+  TRY(ProcessMemory memory, ProcessMemory::open(outer));
   TRY(std::vector<MapEntry> maps, read_maps(outer));
   TRY_VOID(check_handlers(frozen.tracees, outer, maps, state.actions));
   Area vdso{.start = ~0ull, .kind = AreaKind::kVdso};
   for (const MapEntry& entry : maps) {
     if (entry.path == "[vsyscall]" || guest.is_ours(entry.start, entry.end - entry.start)) continue;
+    if (is_shared_anonymous(entry)) {
+      state.areas.push_back(shared_area(entry, memory));
+      continue;
+    }
     if (entry.is_special()) {
       vdso.start = std::min(vdso.start, entry.start);
       vdso.end = std::max(vdso.end, entry.end);
@@ -328,8 +339,91 @@ Status Supervisor::send_file(ImageConnection& connection, const Guest& guest, co
   return {};
 }
 
-Status Supervisor::send_image(ImageConnection& connection, const Guest& guest, const ProcessState& state,
-                              Receiver to) {
+/// Who has mappings of memory that it shares, itself among them; empty: it shares none. A child of vfork is not asked:
+/// its memory is its parent's, and it has next to nothing to do before it executes a program.
+Result<std::vector<int32_t>> Supervisor::sharers_of(const Guest& guest) {
+  std::vector<int32_t> sharers;
+  if (guest.shares_memory) return sharers;
+  TRY(std::vector<MapEntry> maps, read_maps(guest.outer_pid));
+  std::erase_if(maps, [&](const MapEntry& entry) { return guest.is_ours(entry.start, entry.bytes()); });
+  std::set<SharedKey> memory = shared_memory_in(maps);
+  if (memory.empty()) return sharers;
+  std::vector<std::shared_ptr<Guest>> others;
+  {
+    std::shared_lock lock(registry_mutex_);
+    for (auto& [pid, other] : guests_) others.push_back(other);
+  }
+  for (auto& other : others) {
+    if (other->pid == guest.pid) {
+      sharers.push_back(other->pid);
+      continue;
+    }
+    if (other->shares_memory || other->ended || other->left) continue;
+    Result<std::vector<MapEntry>> theirs = read_maps(other->outer_pid);
+    if (theirs && maps_any_of(*theirs, memory)) sharers.push_back(other->pid);
+  }
+  return sharers;
+}
+
+/// Home lets go only when all who share memory with it stand still.
+Result<ControlMessage> Supervisor::wait_for_sharers(const MoveOrder& order, std::vector<int32_t> sharers,
+                                                    ImageQueue& queue) {
+  mosix::Frozen told{.pid = order.pid, .epoch = order.epoch, .sharers = std::move(sharers)};
+  TRY_VOID(send_control(ControlType::kFrozen, encode_message(told)));
+  return queue.pop(kDecisionLimitMs);
+}
+
+/// One for each group, for as long as any of its members has it.
+std::shared_ptr<SharedClaims> Supervisor::claims_of(uint64_t group) {
+  if (group == 0) return std::make_shared<SharedClaims>();
+  std::unique_lock lock(registry_mutex_);
+  std::erase_if(claims_, [](auto& entry) { return entry.second.expired(); });
+  std::shared_ptr<SharedClaims> claims = claims_[group].lock();
+  if (claims == nullptr) claims_[group] = claims = std::make_shared<SharedClaims>();
+  return claims;
+}
+
+std::shared_ptr<SharedPool> Supervisor::pool_of(uint64_t group) {
+  if (group == 0) return std::make_shared<SharedPool>();
+  std::unique_lock lock(registry_mutex_);
+  std::erase_if(pools_, [](auto& entry) { return entry.second.expired(); });
+  std::shared_ptr<SharedPool> pool = pools_[group].lock();
+  if (pool == nullptr) pools_[group] = pool = std::make_shared<SharedPool>();
+  return pool;
+}
+
+/// The pages of `area` that anybody has touched, and that no other member of the group sends.
+Result<std::vector<PageSpan>> Supervisor::shared_pages(Frozen& frozen, const Area& area,
+                                                       SharedClaims& claims) {
+  constexpr uint64_t kPagesAtOnce = 32 << 10;
+  int outer = frozen.guest->outer_pid;
+  std::vector<PageSpan> resident;
+  TRY(bool swapped, has_swapped_pages(outer, area.start, area.end));
+  if (swapped) resident.push_back({area.start, (area.end - area.start) / kPageBytes});
+  std::vector<uint8_t> in_core;
+  for (uint64_t at = area.start; at < area.end && !swapped;) {
+    uint64_t pages = std::min(kPagesAtOnce, (area.end - at) / kPageBytes);
+    Batch batch(frozen.guest->window, outer);
+    uint64_t told = batch.reserve(pages);
+    batch.add(SYS_mincore, {at, pages * kPageBytes, told});
+    frozen.threads[0]->led = true;
+    Status asked = batch.run(frozen.tracees[0]);
+    frozen.threads[0]->led = false;
+    TRY_VOID(std::move(asked));
+    in_core.resize(pages);
+    TRY_VOID(batch.fetch(told, in_core.data(), pages));
+    add_resident(at, in_core.data(), pages, resident);
+    at += pages * kPageBytes;
+  }
+  std::vector<PageSpan> spans;
+  for (const PageSpan& span : resident)
+    for (const PageSpan& part : claims.claim(area, span)) spans.push_back(part);
+  return spans;
+}
+
+Status Supervisor::send_image(ImageConnection& connection, Frozen& frozen, const ProcessState& state,
+                              Receiver to, SharedClaims& claims) {
+  const Guest& guest = *frozen.guest;
   TRY_VOID(connection.send(ControlType::kImageState, encode_message(state)));
   TRY(ControlMessage answer, connection.receive());
   if (answer.type != static_cast<uint16_t>(ControlType::kNeed))
@@ -350,7 +444,9 @@ Status Supervisor::send_image(ImageConnection& connection, const Guest& guest, c
       whole = false;
     }
     std::vector<PageSpan> spans;
-    if (whole) {
+    if (area.kind == AreaKind::kShared) {
+      TRY(spans, shared_pages(frozen, area, claims));
+    } else if (whole) {
       spans.push_back({area.start, (area.end - area.start) / kPageBytes});
     } else {
       TRY(spans, pagemap.private_pages(area.start, area.end));
@@ -391,26 +487,37 @@ void Supervisor::move_guest(MoveOrder order, bool home, std::shared_ptr<ImageQue
     close_queue(order.pid, queue);
     return send_failed(order.pid, Error{ESRCH, "no such guest"});
   }
+  std::optional<ControlMessage> called_off;  // while it waited for those that it shares memory with
+  std::shared_ptr<SharedClaims> claims = claims_of(order.group);
   auto work = [&]() -> Status {
     TRY_VOID(freeze(frozen));
+    TRY(std::vector<int32_t> sharers, sharers_of(*frozen.guest));
+    if (order.group != 0 || !sharers.empty()) {
+      TRY(ControlMessage word, wait_for_sharers(order, std::move(sharers), *queue));
+      if (word.type != static_cast<uint16_t>(ControlType::kGo)) {
+        called_off = std::move(word);
+        return {};
+      }
+    }
     TRY(ProcessState state, capture(frozen, order.epoch));
     if (home) {
       QueueConnection connection(*this, queue);
-      return send_image(connection, *frozen.guest, state, Receiver::kHome);
+      return send_image(connection, frozen, state, Receiver::kHome, *claims);
     }
     TRY(UniqueFd fd, dial_tcp(order.address, order.port, kConnectTimeoutMs));
     HelloBody hello{.pid = order.pid};
     memcpy(hello.token, order.token, sizeof hello.token);
     TRY_VOID(send_frame(fd.get(), FrameType::kImage, *frozen.guest, 0, 0, &hello, sizeof hello));
     SocketConnection connection(std::move(fd));
-    return send_image(connection, *frozen.guest, state, Receiver::kNode);
+    return send_image(connection, frozen, state, Receiver::kNode, *claims);
   };
   Status sent = work();
   bool resume = !sent, fresh = false;
   if (sent) {
     // Home's word: the process runs elsewhere now (forget), or it does not (resume). Without a word the
     // control connection has ended, and so will we.
-    Result<ControlMessage> word = queue->pop(kDecisionLimitMs);
+    Result<ControlMessage> word =
+        called_off ? Result<ControlMessage>(std::move(*called_off)) : queue->pop(kDecisionLimitMs);
     resume = word && word->type == static_cast<uint16_t>(ControlType::kResume);
     if (!word) resume = word.error().code == ETIMEDOUT;
     Result<ResumeOrder> how =

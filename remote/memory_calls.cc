@@ -53,8 +53,9 @@ void Supervisor::map_memory(GuestThread& thread, PendingCall& call) {
   bool fixed = (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) != 0;
   if (fixed && thread.guest->is_ours(args[0], args[1])) return call.answer(-ENOMEM);
   if ((flags & MAP_ANONYMOUS) == 0) return map_file(thread, call);
-  bool shared = (flags & MAP_TYPE) != MAP_PRIVATE;
-  if (shared) return bring_home(thread, call, "mmap of shared memory");
+  // Shared with whoever it forks; they are together wherever they are (deputy/move_group.h).
+  uint64_t type = flags & MAP_TYPE;
+  if (type != MAP_PRIVATE && type != MAP_SHARED) return bring_home(thread, call, "mmap of droppable memory");
   if ((flags & MAP_HUGETLB) != 0) return bring_home(thread, call, "mmap of huge pages");
   if ((flags & MAP_LOCKED) != 0 && !set_lock_limit(thread, call, syscall_row(SYS_mmap))) return;
   call.let_run_here();

@@ -23,9 +23,10 @@ bool is_large(const Area& area) {
 }  // namespace
 
 Result<std::shared_ptr<PageFiller>> PageFiller::open(int outer_pid, UniqueFd userfaultfd,
-                                                     const std::vector<Area>& areas) {
+                                                     const std::vector<Area>& areas, SharedRanges shared) {
   TRY(ProcessMemory memory, ProcessMemory::open(outer_pid));
-  std::shared_ptr<PageFiller> filler(new PageFiller(std::move(memory), std::move(userfaultfd)));
+  std::shared_ptr<PageFiller> filler(
+      new PageFiller(std::move(memory), std::move(userfaultfd), std::move(shared)));
   if (!filler->userfaultfd_ || !feature_enabled("userfaultfd") ||
       std::none_of(areas.begin(), areas.end(), is_large))
     return filler;
@@ -49,6 +50,16 @@ Result<std::shared_ptr<PageFiller>> PageFiller::open(int outer_pid, UniqueFd use
 
 /// A run may reach over the end of an area into the next.
 Status PageFiller::put(uint64_t address, const uint8_t* data, size_t bytes) {
+  while (bytes > 0) {
+    bool is_shared = false;
+    size_t part = shared_.part(address, bytes, &is_shared);
+    TRY_VOID(is_shared ? shared_.put(address, data, part) : put_private(address, data, part));
+    address += part, data += part, bytes -= part;
+  }
+  return {};
+}
+
+Status PageFiller::put_private(uint64_t address, const uint8_t* data, size_t bytes) {
   while (bytes > 0) {
     auto next = std::upper_bound(registered_.begin(), registered_.end(), address,
                                  [](uint64_t at, const Range& range) { return at < range.end; });

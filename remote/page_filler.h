@@ -12,6 +12,7 @@
 #include "libmosix/common/messages.h"
 #include "libmosix/common/page_sink.h"
 #include "libmosix/process/memory.h"
+#include "libmosix/process/shared_memory.h"
 
 namespace mosix {
 
@@ -19,19 +20,21 @@ class PageFiller : public PageSink {
  public:
   /// `userfaultfd` was made by the stub, where all areas are mapped by now; it may be empty.
   static Result<std::shared_ptr<PageFiller>> open(int outer_pid, UniqueFd userfaultfd,
-                                                  const std::vector<Area>& areas);
+                                                  const std::vector<Area>& areas, SharedRanges shared);
 
  private:
   Status put(uint64_t address, const uint8_t* data, size_t bytes) override;
   struct Range {
     uint64_t start = 0, end = 0;
   };
-  PageFiller(ProcessMemory memory, UniqueFd userfaultfd)
-      : memory_(std::move(memory)), userfaultfd_(std::move(userfaultfd)) {}
+  PageFiller(ProcessMemory memory, UniqueFd userfaultfd, SharedRanges shared)
+      : memory_(std::move(memory)), userfaultfd_(std::move(userfaultfd)), shared_(std::move(shared)) {}
+  Status put_private(uint64_t address, const uint8_t* data, size_t bytes);
   Status copy(uint64_t address, const uint8_t* data, size_t bytes);
 
   ProcessMemory memory_;
   UniqueFd userfaultfd_;
+  SharedRanges shared_;
   std::vector<Range> registered_;  ///< sorted
 };
 

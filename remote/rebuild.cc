@@ -100,8 +100,10 @@ struct Supervisor::Building {
   std::shared_ptr<Guest> guest;
   std::vector<Tracee> tracees;  ///< in the order of state.threads
   std::vector<std::shared_ptr<CachedFile>> files;
-  UniqueFd file_socket;  ///< the other end is the only descriptor of the stub, number 0
-  UniqueFd userfaultfd;  ///< of the stub's address space; empty where there is none
+  std::shared_ptr<SharedPool> pool;  ///< of memory that it shares
+  std::vector<int> descriptors;      ///< of the file or memory behind each area; -1: there is none
+  UniqueFd file_socket;              ///< the other end is the only descriptor of the stub, number 0
+  UniqueFd userfaultfd;              ///< of the stub's address space; empty where there is none
   std::vector<sock_filter> filter;
 };
 
@@ -223,8 +225,13 @@ void Supervisor::build_guest(Reserve order, std::shared_ptr<ImageQueue> queue) {
 }
 
 Status Supervisor::receive_pages(Building& building, ImageConnection& connection) {
+  SharedRanges shared(building.pool);
+  for (size_t i = 0; i < building.state.areas.size(); ++i)
+    if (building.state.areas[i].kind == AreaKind::kShared)
+      shared.add(building.state.areas[i], building.descriptors[i]);
   TRY(std::shared_ptr<PageFiller> filler,
-      PageFiller::open(building.guest->outer_pid, std::move(building.userfaultfd), building.state.areas));
+      PageFiller::open(building.guest->outer_pid, std::move(building.userfaultfd), building.state.areas,
+                       std::move(shared)));
   struct Sinking {
     ImageConnection& connection;
     ~Sinking() { connection.put_pages_into(nullptr); }
@@ -332,10 +339,10 @@ Status Supervisor::prepare_stub(Building& building) {
 /// Where the descriptors' numbers will be found: they are counted on from 1, as the kernel gives out the lowest.
 /// (Over a socket and not by its own notified calls, each of which would be a change of threads there and back.)
 Result<std::vector<uint64_t>> Supervisor::add_file_maps(Batch& batch, const Building& building) {
-  std::vector<CachedFile*> files;
-  std::map<CachedFile*, uint64_t> numbers;
-  for (const std::shared_ptr<CachedFile>& file : building.files)
-    if (file != nullptr && numbers.emplace(file.get(), files.size() + 1).second) files.push_back(file.get());
+  std::vector<int> files;
+  std::map<int, uint64_t> numbers;
+  for (int fd : building.descriptors)
+    if (fd >= 0 && numbers.emplace(fd, files.size() + 1).second) files.push_back(fd);
   std::vector<uint64_t> gifts;
   for (size_t first = 0; first < files.size(); first += kMaxGift) {
     size_t count = std::min(kMaxGift, files.size() - first);
@@ -352,7 +359,7 @@ Result<std::vector<uint64_t>> Supervisor::add_file_maps(Batch& batch, const Buil
     head->cmsg_type = SCM_RIGHTS;
     head->cmsg_len = CMSG_LEN(count * sizeof(int));
     for (size_t i = 0; i < count; ++i) {
-      int fd = files[first + i]->read_only_fd();
+      int fd = files[first + i];
       memcpy(CMSG_DATA(head) + i * sizeof(int), &fd, sizeof fd);
     }
     if (sendmsg(building.file_socket.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT) != 1)
@@ -364,12 +371,12 @@ Result<std::vector<uint64_t>> Supervisor::add_file_maps(Batch& batch, const Buil
     message.msg_iov = reinterpret_cast<iovec*>(batch.place(&part, sizeof part));
     batch.add(SYS_recvmsg, {0, batch.place(&message, sizeof message), MSG_CMSG_CLOEXEC});
   }
-  for (size_t i = 0; i < building.files.size(); ++i) {
-    if (building.files[i] == nullptr) continue;
+  for (size_t i = 0; i < building.descriptors.size(); ++i) {
+    if (building.descriptors[i] < 0) continue;
     const Area& area = building.state.areas[i];
-    batch.add(SYS_mmap,
-              {area.start, area.end - area.start, area.protection, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE,
-               numbers[building.files[i].get()], area.offset});
+    uint64_t flags = area.kind == AreaKind::kShared ? MAP_SHARED : MAP_PRIVATE;
+    batch.add(SYS_mmap, {area.start, area.end - area.start, area.protection,
+                         flags | MAP_FIXED | MAP_NORESERVE, numbers[building.descriptors[i]], area.offset});
   }
   batch.add(SYS_close_range, {0, ~0u, 0});
   return gifts;
@@ -410,10 +417,16 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
 
   FileNeed need{.pid = guest.pid};
   building.files.resize(state.areas.size());
+  building.descriptors.resize(state.areas.size(), -1);
+  building.pool = pool_of(building.order.group);
   for (size_t i = 0; i < state.areas.size(); ++i) {
     const Area& area = state.areas[i];
+    if (area.kind == AreaKind::kShared) {
+      TRY(building.descriptors[i], building.pool->open(area));
+    }
     if (area.kind != AreaKind::kFile) continue;
     TRY(building.files[i], files_.open(area.file, area.path));
+    building.descriptors[i] = building.files[i]->read_only_fd();
     if (!building.files[i]->covers(area.offset, area.end - area.start))
       need.areas.push_back(static_cast<uint32_t>(i));
   }

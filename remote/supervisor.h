@@ -28,6 +28,7 @@
 #include <thread>
 
 #include "libmosix/common/page_sink.h"
+#include "libmosix/process/shared_memory.h"
 #include "libmosix/process/tracee.h"
 #include "libmosix/syscalls/decode.h"
 #include "libmosix/syscalls/table.h"
@@ -290,7 +291,14 @@ class Supervisor {
   void thaw(Frozen& frozen);
   Result<ProcessState> capture(Frozen& frozen, uint32_t epoch);
   enum class Receiver { kHome, kNode };
-  Status send_image(ImageConnection& connection, const Guest& guest, const ProcessState& state, Receiver to);
+  Status send_image(ImageConnection& connection, Frozen& frozen, const ProcessState& state, Receiver to,
+                    SharedClaims& claims);
+  Result<std::vector<int32_t>> sharers_of(const Guest& guest);
+  Result<ControlMessage> wait_for_sharers(const MoveOrder& order, std::vector<int32_t> sharers,
+                                          ImageQueue& queue);
+  static Result<std::vector<PageSpan>> shared_pages(Frozen& frozen, const Area& area, SharedClaims& claims);
+  std::shared_ptr<SharedClaims> claims_of(uint64_t group);
+  std::shared_ptr<SharedPool> pool_of(uint64_t group);
   Status send_file(ImageConnection& connection, const Guest& guest, const Area& area, const CachedFile& file);
   void note_hold(const HoldOrder& order);
   void start_holding(const std::shared_ptr<Guest>& guest);
@@ -325,6 +333,10 @@ class Supervisor {
   std::map<int, std::shared_ptr<GuestThread>> outer_threads_;  // by outer tid
   std::set<int> reaped_;                                       // pids, not yet asked for
   std::condition_variable_any registry_changed_;
+
+  // Of groups that share memory and are on their way from here, or to here (registry mutex).
+  std::map<uint64_t, std::weak_ptr<SharedClaims>> claims_;
+  std::map<uint64_t, std::weak_ptr<SharedPool>> pools_;
 
   // Home's clocks minus ours, never too high: the best that readings have told.
   std::mutex clock_mutex_;

@@ -23,9 +23,9 @@ enum class ControlType : uint16_t {
   kReserve = 10,  ///< Reserve -> kReserved | kRefuse
   /// ProcessState, then kPages*, then kImageEnd; also supervisor -> custodian, -> supervisor
   kImageState = 11,
-  kPages = 12,      ///< PageRun
-  kImageEnd = 13,   ///< ProcessRef -> kReady | kFailed
-  kGo = 14,         ///< ProcessRef: the move is committed, let the guest run -> kRunning
+  kPages = 12,     ///< PageRun
+  kImageEnd = 13,  ///< ProcessRef -> kReady | kFailed
+  kGo = 14,  ///< ProcessRef: the move is committed, let the guest run -> kRunning; or after kFrozen: go on
   kForget = 15,     ///< ProcessRef: the move did not happen, or the process is home, or has ended: drop it
   kBringHome = 16,  ///< MoveOrder: freeze and send the image to home -> kImageState... | kFailed
   kMoveTo = 17,     ///< MoveOrder: freeze and send the image to another supervisor -> kMoved | kFailed
@@ -54,6 +54,7 @@ enum class ControlType : uint16_t {
   kTrace = 50,       ///< TraceEvent
   kClockAsk = 52,    ///< ClockReading, only its number: what do home's clocks say -> kClockTell
   kCpuAsk = 53,      ///< CpuReading, only its pid: what has this ended child spent away -> kCpuTell
+  kFrozen = 54,      ///< Frozen: a guest that shares memory stands still -> kGo | kResume
   kStatistics = 51,  ///< GuestStatistics, once a second for each guest, and at its end
 };
 
@@ -134,10 +135,12 @@ struct Reserve {
   /// Below 4 GiB: addresses that the guest must leave alone, besides the window. None if ring_bytes is 0.
   uint64_t ring_base = 0;
   uint64_t ring_bytes = 0;
+  uint64_t group =
+      0;  ///< the same number for processes that share memory and come together; 0: it comes alone
   template <class A>
   void visit(A& a) {
     a(pid), a(epoch), a(memory_bytes), a(window_base), a(monotonic_ns), a(boottime_ns), a(ring_base),
-        a(ring_bytes);
+        a(ring_bytes), a(group);
   }
 };
 
@@ -201,6 +204,8 @@ enum class AreaKind : uint8_t {
   kFile = 1,   ///< private file mapping, or shared but never writable
   kStack = 2,  ///< anonymous, grows down
   kVdso = 3,   ///< vdso and its data pages, [vvar start, vdso end)
+  /// Anonymous memory that it shares with others, or may: `file` names it within one move, `offset` says which part
+  kShared = 4,
 };
 
 /// Bits of Area::advice: what madvise(2) and mlock(2) have been told and smaps shows, in VmFlags, by these letters.
@@ -346,9 +351,21 @@ struct MoveOrder {
   std::string address;  ///< of the other supervisor, for kMoveTo
   uint16_t port = 0;
   uint8_t token[16] = {};
+  uint64_t group = 0;  ///< as in Reserve
   template <class A>
   void visit(A& a) {
-    a(pid), a(epoch), a(address), a(port), a(token);
+    a(pid), a(epoch), a(address), a(port), a(token), a(group);
+  }
+};
+
+/// The guests on this node that have mappings of memory that this one shares, itself among them.
+struct Frozen {
+  int32_t pid = 0;
+  uint32_t epoch = 0;
+  std::vector<int32_t> sharers;
+  template <class A>
+  void visit(A& a) {
+    a(pid), a(epoch), a(sharers);
   }
 };
 

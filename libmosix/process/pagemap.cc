@@ -151,4 +151,34 @@ Result<std::vector<PageSpan>> populated_pages(int pid, uint64_t start, uint64_t 
   return pagemap.populated_pages(start, end);
 }
 
+std::vector<PageSpan> merge_spans(std::vector<PageSpan> spans) {
+  std::sort(spans.begin(), spans.end(),
+            [](const PageSpan& a, const PageSpan& b) { return a.address < b.address; });
+  std::vector<PageSpan> merged;
+  for (const PageSpan& span : spans) {
+    if (merged.empty() || span.address > merged.back().address + merged.back().bytes()) {
+      merged.push_back(span);
+      continue;
+    }
+    uint64_t end = std::max(merged.back().address + merged.back().bytes(), span.address + span.bytes());
+    merged.back().pages = (end - merged.back().address) / kPageBytes;
+  }
+  return merged;
+}
+
+std::vector<PageSpan> subtract_spans(const std::vector<PageSpan>& spans, const std::vector<PageSpan>& taken) {
+  std::vector<PageSpan> left;
+  auto next = taken.begin();
+  for (const PageSpan& span : spans) {
+    uint64_t at = span.address, end = span.address + span.bytes();
+    while (next != taken.end() && next->address + next->bytes() <= at) ++next;
+    for (auto cut = next; cut != taken.end() && cut->address < end && at < end; ++cut) {
+      if (cut->address > at) left.push_back({at, (cut->address - at) / kPageBytes});
+      at = std::max(at, cut->address + cut->bytes());
+    }
+    if (at < end) left.push_back({at, (end - at) / kPageBytes});
+  }
+  return left;
+}
+
 }  // namespace mosix

@@ -22,6 +22,11 @@ struct PageSpan {
   bool operator==(const PageSpan&) const = default;
 };
 
+/// Sorted and merged.
+std::vector<PageSpan> merge_spans(std::vector<PageSpan> spans);
+/// What of `spans` is not in `taken`; both sorted and merged.
+std::vector<PageSpan> subtract_spans(const std::vector<PageSpan>& spans, const std::vector<PageSpan>& taken);
+
 /// The pages in [start, end) that are present or swapped out and anonymous: all written pages of private
 /// mappings. Ascending, neighbours merged. Pages of shared mappings are never among them: ask
 /// populated_pages. May contain pages of zeroes (a read fault maps the zero page on kernels before 6.7).

@@ -65,15 +65,18 @@ def report_of_one_short_program(lab):
         require(home + away >= 0.04 and away > 0.02 and rest.startswith('(1 move, last on node2'), err)
 
 
-# Processes that share memory, which cannot be had away, and end as soon as they can.
+# Processes that map a file of which others might hear what they write, which cannot be had away, and end as soon as they
+# can.
 SHARES = '''
-import mmap, os
+import mmap, os, tempfile
+file = tempfile.TemporaryFile()
+file.truncate(4096)
 for _ in range(40):
     if os.fork() == 0:
-        mmap.mmap(-1, 4096)
+        mmap.mmap(file.fileno(), 4096)
         os._exit(0)
     os.wait()
-mmap.mmap(-1, 4096)
+mmap.mmap(file.fileno(), 4096)
 '''
 
 
@@ -81,11 +84,11 @@ def what_has_brought_it_home(lab):
     def counted():
         status, out, err = lab.run('mosctl', 'status', '--json')
         require(status == 0, err)
-        return json.loads(out)['brought_home'].get('mmap of shared memory', 0)
+        return json.loads(out)['brought_home'].get('writable shared file mapping', 0)
     before = counted()
     status, _, err = lab.run('mosrun', '--report', '-r', 'node2', '--require', PYTHON, '-c', SHARES)
     require(status == 0, err)
-    require('brought home 41 times: mmap of shared memory (41)\n' in err, err)
+    require('brought home 41 times: writable shared file mapping (41)\n' in err, err)
     require(counted() == before + 41, f'{before} before, {counted()} now')
     status, _, err = lab.run('mosrun', '--report', '-r', 'node2', '--require', PYTHON, '-c', BURN)
     require(status == 0 and 'brought' not in err, err)
@@ -354,9 +357,11 @@ def debugger_at_home(lab):
 
 
 MAPPER = (PYTHON, '-uc', """
-import mmap, sys
+import mmap, sys, tempfile
+file = tempfile.TemporaryFile()
+file.truncate(8192)
 for line in sys.stdin:
-    shared = mmap.mmap(-1, 8192)  # memory to be shared with children: made at home
+    shared = mmap.mmap(file.fileno(), 8192)  # others may look into the file: made at home
     shared[:5] = b'there'
     print(line.strip(), shared[:5].decode())
 """)

@@ -1,0 +1,85 @@
+#include "deputy/move_group.h"
+
+#include <dirent.h>
+
+#include <cstdlib>
+
+#include "libmosix/common/membership.h"
+
+namespace mosix {
+namespace {
+
+uint64_t fresh_number() {
+  uint64_t number = 0;
+  while (number == 0) fill_random(&number, sizeof number);
+  return number;
+}
+
+}  // namespace
+
+MoveGroup::MoveGroup(std::set<int> pids)
+    : pids_(std::move(pids)), number_(pids_.size() == 1 ? 0 : fresh_number()), members_(pids_) {}
+
+Status MoveGroup::meet() {
+  std::unique_lock lock(mutex_);
+  ++arrived_;
+  uint64_t round = round_;
+  end_round();
+  changed_.wait(lock, [&] { return round_ != round || failure_; });
+  if (failure_) return fail(*failure_);
+  if (!missing_.empty())
+    return fail(EAGAIN, "it shares memory with process " + std::to_string(*missing_.begin()));
+  return {};
+}
+
+/// All who are left have arrived.
+void MoveGroup::end_round() {
+  if (arrived_ == 0 || arrived_ < members_.size()) return;
+  arrived_ = 0;
+  ++round_;
+  changed_.notify_all();
+}
+
+void MoveGroup::leave(int pid) {
+  std::lock_guard lock(mutex_);
+  if (members_.erase(pid) != 0) end_round();
+}
+
+void MoveGroup::give_up(int pid, const Error& why) {
+  std::lock_guard lock(mutex_);
+  if (members_.erase(pid) == 0) return;
+  if (!failure_) {
+    bool passes = why.code == EAGAIN || why.code == ESRCH || why.code == ECANCELED;
+    failure_ = Error{passes ? EAGAIN : why.code,
+                     "it shares memory with process " + std::to_string(pid) + ", of which: " + why.what};
+  }
+  changed_.notify_all();
+}
+
+void MoveGroup::note_sharers(const std::vector<int>& pids) {
+  std::lock_guard lock(mutex_);
+  for (int pid : pids)
+    if (pids_.count(pid) == 0) missing_.insert(pid);
+}
+
+std::set<int> MoveGroup::missing() const {
+  std::lock_guard lock(mutex_);
+  return missing_;
+}
+
+std::vector<int> sharers_at_home(int pid, const std::set<SharedKey>& memory) {
+  std::vector<int> sharers;
+  if (memory.empty()) return sharers;
+  DIR* listing = opendir("/proc");
+  if (listing == nullptr) return sharers;
+  while (dirent* entry = readdir(listing)) {
+    int other = atoi(entry->d_name);
+    if (other <= 0 || other == pid) continue;
+    Result<std::vector<MapEntry>> maps = read_maps(other);
+    if (maps && maps_any_of(*maps, memory)) sharers.push_back(other);
+  }
+  closedir(listing);
+  return sharers;
+}
+
+}  // namespace mosix
