@@ -29,10 +29,11 @@ constexpr uint64_t kWindowsStart = 0x100000000000, kWindowsEnd = 0x510000000000;
 bool has_mapping(int pid, uint64_t start, uint64_t end) {
   std::vector<MapEntry> maps = read_maps(pid).value();
   for (const MapEntry& entry : maps)
-    if (entry.start < end && entry.end > start) return true;
+    if (entry.path != "[heap]" && entry.start < end && entry.end > start) return true;
   return false;
 }
 
+/// A static program's own heap lies there once in some twenty times.
 bool has_ring_places(int pid) { return has_mapping(pid, kRingFill, kRingEnd); }
 bool has_window(int pid) { return has_mapping(pid, kWindowsStart, kWindowsEnd); }
 
