@@ -2,6 +2,7 @@
 // orphans, and what a child inherits. The program executes itself as `--child WHAT ...` where it needs a new
 // image.
 #include <dirent.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -12,6 +13,7 @@
 
 #include <atomic>
 #include <fstream>
+#include <thread>
 #include <vector>
 
 #include "check.h"
@@ -503,6 +505,73 @@ void limits() {
   CHECK_EQ(WTERMSIG(cpu), SIGXCPU);
 }
 
+uint64_t capability_sets[3];
+
+/// Of the calling thread: what it may use, may take, and hands on.
+bool read_capabilities() {
+  __user_cap_header_struct head{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+  __user_cap_data_struct halves[2]{};
+  if (syscall(SYS_capget, &head, halves) != 0) return false;
+  auto whole = [](uint32_t low, uint32_t high) { return low | static_cast<uint64_t>(high) << 32; };
+  capability_sets[0] = whole(halves[0].effective, halves[1].effective);
+  capability_sets[1] = whole(halves[0].permitted, halves[1].permitted);
+  capability_sets[2] = whole(halves[0].inheritable, halves[1].inheritable);
+  return true;
+}
+
+long change_capabilities(uint64_t effective, uint64_t permitted, uint64_t inheritable) {
+  __user_cap_header_struct head{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+  __user_cap_data_struct halves[2]{};
+  for (int i = 0; i < 2; ++i) {
+    halves[i].effective = static_cast<uint32_t>(effective >> 32 * i);
+    halves[i].permitted = static_cast<uint32_t>(permitted >> 32 * i);
+    halves[i].inheritable = static_cast<uint32_t>(inheritable >> 32 * i);
+  }
+  return syscall(SYS_capset, &head, halves);
+}
+
+/// What is given up stays given up, by this thread alone.
+void capabilities_given_up() {
+  const int status = check::in_child([]() -> int {
+    if (!read_capabilities()) return 1;
+    const uint64_t had = capability_sets[1], last = had & ~(had - 1), rest = had & ~last;
+    if (change_capabilities(0, rest, 0) != 0) return 2;
+    move_point();
+    if (!read_capabilities() || capability_sets[0] != 0 || capability_sets[1] != rest) return 3;
+    if (last != 0 && (change_capabilities(last, had, 0) == 0 || errno != EPERM)) return 4;
+    // What it may still take, it takes.
+    if (change_capabilities(rest, rest, 0) != 0) return 5;
+    move_point();
+    if (!read_capabilities() || capability_sets[0] != rest || capability_sets[1] != rest) return 6;
+    // Its children have no more than it has.
+    const int child = check::in_child([rest]() -> int {
+      move_point();
+      return read_capabilities() && capability_sets[1] == rest ? 0 : 1;
+    });
+    if (child != 0) return 7;
+    __user_cap_header_struct strange{.version = 17, .pid = 0};
+    __user_cap_data_struct halves[2]{};
+    if (syscall(SYS_capset, &strange, halves) == 0 || errno != EINVAL) return 8;
+    if (strange.version != _LINUX_CAPABILITY_VERSION_3) return 9;  // told
+    return change_capabilities(0, 0, 0) == 0 && read_capabilities() && capability_sets[1] == 0 ? 0 : 10;
+  });
+  CHECK_EQ(status, 0);
+  CHECK(read_capabilities());
+  const uint64_t effective = capability_sets[0];
+  int in_thread = -1;
+  std::thread([&] {
+    in_thread = read_capabilities() && change_capabilities(0, capability_sets[1], capability_sets[2]) == 0 &&
+                        read_capabilities() && capability_sets[0] == 0
+                    ? 0
+                    : 1;
+    move_point();
+    if (!read_capabilities() || capability_sets[0] != 0) in_thread = 2;
+  }).join();
+  CHECK_EQ(in_thread, 0);
+  CHECK(read_capabilities());
+  CHECK_EQ(capability_sets[0], effective);
+}
+
 void identity() {
   CHECK_EQ(syscall(SYS_getpid), getpid());
   CHECK_EQ(syscall(SYS_gettid), getpid());
@@ -606,6 +675,7 @@ int main(int argc, char** argv) {
                      {"what-a-child-inherits", what_a_child_inherits},
                      {"limits", limits},
                      {"identity", identity},
+                     {"capabilities-given-up", capabilities_given_up},
                      {"moved-as-soon-as-born", moved_as_soon_as_born},
                      {"closing-everything", closing_everything}});
 }

@@ -212,7 +212,6 @@ TEST_CASE("what changes identity, sandbox or shares memory comes home") {
                      __NR_setresgid,
                      __NR_setfsuid,
                      __NR_setfsgid,
-                     __NR_capset,
                      __NR_seccomp,
                      __NR_landlock_restrict_self,
                      __NR_unshare,
