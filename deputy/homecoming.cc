@@ -4,25 +4,21 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/time.h>
-#include <termios.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <map>
 
+#include "deputy/calls_go_on.h"
 #include "deputy/deputize.h"
 #include "deputy/layout.h"
 #include "deputy/page_stream.h"
-#include "deputy/resumed_call.h"
 #include "deputy/window.h"
 #include "libmosix/common/limits.h"
 #include "libmosix/common/log.h"
 #include "libmosix/process/advice.h"
 #include "libmosix/process/syscall_site.h"
-#include "libmosix/syscalls/hidden_limit.h"
 
 namespace mosix {
 namespace {
@@ -30,8 +26,6 @@ namespace {
 constexpr uint64_t kDontNeedLocked = 24;  // MADV_DONTNEED_LOCKED, Linux 5.18: locked pages too
 constexpr size_t kBrk = 5;                // in ProcessState::mm
 constexpr size_t kMmFields = 11;
-constexpr int64_t kSecond = 1'000'000'000;
-constexpr uint64_t kNoCall = ~0ull;  // in orig_rax
 
 class Homecoming {
  public:
@@ -381,109 +375,13 @@ class Homecoming {
   }
 
   Status prepare_registers() {
+    CallsGoOn calls(record_, *memory_, *worker_, place_);
     for (const ThreadState& thread : state_.threads) {
-      registers_.push_back(registers_of(thread));
-      user_regs_struct& registers = registers_.back();
-      mend_interrupted_call(registers, thread.sleep_call);
-      if (thread.sleep_call != 0) {
-        go_on_sleeping(registers, thread);
-        continue;
-      }
-      if (thread.moved_bytes != 0 && receives(registers.orig_rax) && !is_stream(registers)) {
-        // A message, which came whole.
-        registers.rax = thread.moved_bytes;
-        registers.orig_rax = kNoCall;
-        continue;
-      }
-      if (thread.moved_bytes != 0)
-        TRY_VOID(go_on(registers, thread, thread.moved_bytes, [&](uint64_t at) {
-          return rest_of_transfer(registers, thread.moved_bytes, at, *memory_);
-        }));
-      if (thread.deadline_ns != 0) TRY_VOID(go_on_waiting(registers, thread));
+      TRY(user_regs_struct registers, calls.registers_for(thread));
+      registers_.push_back(registers);
     }
+    calls_ = calls.take_calls();
     return {};
-  }
-
-  static bool receives(uint64_t number) { return number == SYS_recvfrom || number == SYS_recvmsg; }
-
-  bool is_stream(const user_regs_struct& registers) const {
-    UniqueFd copy = copy_of_fd(registers);
-    int type = 0;
-    socklen_t bytes = sizeof type;
-    return copy && getsockopt(copy.get(), SOL_SOCKET, SO_TYPE, &type, &bytes) == 0 && type == SOCK_STREAM;
-  }
-
-  UniqueFd copy_of_fd(const user_regs_struct& registers) const {
-    return UniqueFd(
-        static_cast<int>(syscall(SYS_pidfd_getfd, record_.pidfd.get(), static_cast<int>(registers.rdi), 0)));
-  }
-
-  template <class MakeCall>
-  Status go_on(user_regs_struct& registers, const ThreadState& thread, uint64_t done, MakeCall make_call) {
-    Batch batch(place_);
-    batch.add(SYS_mmap, 0, resumed_call_bytes(registers), resumed_call_protection(registers),
-              MAP_PRIVATE | MAP_ANONYMOUS, ~0ull, 0);
-    TRY_VOID(run(batch, "map room for the rest of a call"));
-    auto at = static_cast<uint64_t>(batch.result(0));
-    TRY(ResumedCall rest, make_call(at));
-    TRY_VOID(memory_->write(at, rest.bytes.data(), rest.bytes.size()));
-    // Without room on its stack it makes its call as it stands.
-    if (!rest.data.empty() && !memory_->write(rest.data_at, rest.data.data(), rest.data.size())) return {};
-    calls_.own.push_back({at, registers, done, thread.deadline_ns, rest.registers.orig_rax});
-    registers = rest.registers;
-    return {};
-  }
-
-  Status go_on_waiting(user_regs_struct& registers, const ThreadState& thread) {
-    if (may_have_hidden_limit(registers.orig_rax)) return go_on_reading(registers, thread);
-    int64_t left = left_until(thread.deadline_ns);
-    if (waits_with_own_limit(registers.orig_rax))
-      return go_on(registers, thread, 0,
-                   [&](uint64_t at) -> Result<ResumedCall> { return rest_of_wait(registers, left, at); });
-    bool timeval = false;
-    uint64_t address = limit_address(registers, &timeval);
-    int64_t pair[2] = {left / kSecond, left % kSecond / (timeval ? 1000 : 1)};
-    // A limit that the program cannot write stays whole, as it does natively.
-    if (address != 0) (void)write_memory(record_.pid, address, pair, sizeof pair);
-    return {};
-  }
-
-  /// The kernel goes on with it by itself. If a handler comes first, the program reads what was told before the move:
-  /// less is left by now.
-  void go_on_sleeping(const user_regs_struct& registers, const ThreadState& thread) {
-    calls_.sleeps.push_back(registers);
-    calls_.sleeps.back().orig_rax = thread.sleep_call;
-    uint64_t address = rest_address(thread.sleep_call, registers);
-    if (address == 0 || thread.deadline_ns == 0) return;
-    int64_t left = left_until(thread.deadline_ns);
-    int64_t pair[2] = {left / kSecond, left % kSecond};
-    // What cannot be written the kernel answers itself.
-    (void)write_memory(record_.pid, address, pair, sizeof pair);
-  }
-
-  /// What travelled is when it began.
-  Status go_on_reading(user_regs_struct& registers, const ThreadState& thread) {
-    UniqueFd copy = copy_of_fd(registers);
-    timeval time{};
-    socklen_t bytes = sizeof time;
-    struct termios settings {};
-    HiddenLimit limit;
-    if (copy && getsockopt(copy.get(), SOL_SOCKET, SO_RCVTIMEO, &time, &bytes) == 0) {
-      limit = socket_limit(time);
-    } else if (copy && tcgetattr(copy.get(), &settings) == 0) {
-      limit = terminal_limit((settings.c_lflag & ICANON) != 0, settings.c_cc[VMIN], settings.c_cc[VTIME]);
-    }
-    if (limit.ns == 0) return {};
-    int64_t left = left_until(thread.deadline_ns + limit.ns);
-    return go_on(registers, thread, 0, [&](uint64_t at) -> Result<ResumedCall> {
-      return rest_of_read(registers, left, limit.result, at);
-    });
-  }
-
-  static int64_t left_until(int64_t deadline_ns) {
-    timespec now{};
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return std::max<int64_t>(deadline_ns - now.tv_sec * kSecond - now.tv_nsec, 0);
   }
 
   Status become_native() {

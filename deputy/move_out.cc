@@ -7,6 +7,7 @@
 #include <functional>
 
 #include "deputy/areas.h"
+#include "deputy/calls_go_on.h"
 #include "deputy/deputize.h"
 #include "deputy/movable.h"
 #include "deputy/page_stream.h"
@@ -21,10 +22,27 @@
 namespace mosix {
 namespace {
 
+/// Transfers that the move has broken off go on behind what they have given or received.
+Status go_on_with_transfers(ProcessRecord& record, HeldProcess& hands, const ProcessMemory& memory,
+                            Capture& capture) {
+  const std::vector<ThreadState>& threads = capture.state.threads;
+  auto worker = std::find_if(threads.begin(), threads.end(),
+                             [&](const ThreadState& thread) { return thread.tid == hands.worker().tid(); });
+  if (worker == threads.end()) return {};
+  CallsGoOn calls(record, memory, hands.worker(), {capture.state.window_base, worker->slot});
+  for (size_t i = 0; i < threads.size(); ++i) {
+    if (threads[i].moved_bytes == 0) continue;
+    TRY(capture.home_registers[i], calls.registers_for(threads[i]));
+  }
+  for (CallAtHome& call : calls.take_calls().own) record.since_home.own.push_back(call);
+  return {};
+}
+
 /// The way back to home's own code from any point after the agent went in.
-Status back_to_native(ProcessRecord& record, HeldProcess& hands, const Capture& capture, uint64_t site) {
+Status back_to_native(ProcessRecord& record, HeldProcess& hands, Capture& capture, uint64_t site) {
   TRY(ProcessMemory memory, ProcessMemory::open(record.pid));
   if (!hands.held()) TRY_VOID(hands.stop_deputies_somehow(memory, capture.state.window_base));
+  TRY_VOID(go_on_with_transfers(record, hands, memory, capture));
   return make_native(hands.threads(), memory, site, capture.state, capture.home_registers);
 }
 
@@ -297,8 +315,8 @@ class MoveOut {
       if (!calls || *calls != 0) return lost(std::move(error));
     }
     if (reached_ >= Reached::kAgent) {
-      Status back = reached_ == Reached::kAgent ? take_agent_out(hands_.threads(), *memory_, site_, *capture_)
-                                                : back_to_native(record_, hands_, *capture_, site_);
+      Status back =
+          reached_ == Reached::kAgent ? back_from_agent() : back_to_native(record_, hands_, *capture_, site_);
       if (!back) {
         log_error("process " + std::to_string(record_.pid) +
                   " cannot go on at home: " + back.error().message());
@@ -310,6 +328,13 @@ class MoveOut {
       (void)node_->send(ControlType::kForget, ProcessRef{record_.pid, epoch()});
     if (error.code == ENOTRECOVERABLE) error.code = ECANCELED;
     return error;
+  }
+
+  /// The agent may not be all there yet.
+  Status back_from_agent() {
+    Status transfers = go_on_with_transfers(record_, hands_, *memory_, *capture_);
+    if (!transfers) log_debug("process " + std::to_string(record_.pid) + ": " + transfers.error().message());
+    return take_agent_out(hands_.threads(), *memory_, site_, *capture_);
   }
 
   Error lost(Error error) {

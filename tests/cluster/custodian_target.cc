@@ -84,6 +84,20 @@ void* sleep_and_check(void*) {
   return nullptr;
 }
 
+/// Each line is answered by a much longer one, more than a pipe takes at once, and by what its one write has said.
+int answer_at_length() {
+  std::vector<char> answer(1 << 20, 'w');
+  answer.back() = '\n';
+  char line[64];
+  while (read(0, line, sizeof line) > 0) {
+    ssize_t written = write(1, answer.data(), answer.size());
+    char text[64];
+    snprintf(text, sizeof text, "%zd\n", written);
+    say(text);
+  }
+  return 0;
+}
+
 int silent_pipe[2];  // there before "ready" is said: descriptors are counted from then on
 
 void* poll_for_ever(void*) {
@@ -113,5 +127,5 @@ int main(int argc, char** argv) {
   if (all || strcmp(argv[1], "sleep") == 0) start(sleep_and_check);
   if (all || strcmp(argv[1], "poll") == 0) start(poll_for_ever);
   say("ready\n");
-  return answer_lines();
+  return strcmp(argv[1], "write") == 0 ? answer_at_length() : answer_lines();
 }
