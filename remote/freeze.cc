@@ -296,7 +296,7 @@ Result<ProcessState> Supervisor::capture(Frozen& frozen, uint32_t epoch) {
     area.end = entry.end;
     area.protection = entry.protection;
     area.kind = entry.path == "[stack]" ? AreaKind::kStack : AreaKind::kAnonymous;
-    if (entry.has_inode()) {
+    if (entry.has_inode() && entry.path != "/dev/zero") {
       std::shared_ptr<CachedFile> file = files_.by_inode(entry.inode);
       if (file == nullptr) return fail(ENOTSUP, "mapping " + entry.path + " is not known");
       area.kind = AreaKind::kFile;

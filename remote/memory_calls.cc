@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 
 #include "libmosix/agent/agent.h"
 #include "libmosix/common/log.h"
@@ -14,6 +15,8 @@
 
 namespace mosix {
 namespace {
+
+const dev_t kZeroDevice = makedev(1, 5);
 
 /// One call of the supervisor's own over the thread's channel, made again when it was only interrupted.
 /// ERESTART: a signal or a move comes first; the guest's own call has to be made again.
@@ -61,26 +64,26 @@ void Supervisor::map_memory(GuestThread& thread, PendingCall& call) {
   call.let_run_here();
 }
 
+/// A question to home that came to nothing: the guest's call is made again, or its channel is lost.
+void Supervisor::again(GuestThread& thread, PendingCall& call, const Error& error) {
+  if (error.code != kFrozen && error.code != ERESTART) return lose_channel(thread, call, error);
+  if (thread.guest->freezing) return answer_when_interrupted(thread, call, kErestartnointr);
+  answer_and_deliver(thread, call, Answer::value(kErestartnointr));
+}
+
 void Supervisor::map_file(GuestThread& thread, PendingCall& call) {
-  Guest& guest = *thread.guest;
   const auto& args = call.args();
-  auto again = [&](const Error& error) {
-    if (error.code == kFrozen || error.code == ERESTART) {
-      if (guest.freezing) return answer_when_interrupted(thread, call, kErestartnointr);
-      return answer_and_deliver(thread, call, Answer::value(kErestartnointr));
-    }
-    lose_channel(thread, call, error);
-  };
   CallPlan stat_plan = buffer_plan(SYS_fstat, {args[4], 0, 0, 0, 0, 0}, -1, nullptr, 0, 1,
                                    sizeof(struct stat), OutRule::kFixed, 0);
   Result<CallReply> asked = ask_home(thread, stat_plan);
-  if (!asked) return again(asked.error());
+  if (!asked) return again(thread, call, asked.error());
   if (asked->result < 0) return call.answer(asked->result);
   struct stat info {};
   if (asked->outs.empty() || asked->outs[0].size() != sizeof info)
     return lose_channel(thread, call, Error{EBADMSG, "fstat at home"});
   memcpy(&info, asked->outs[0].data(), sizeof info);
   bool writable_sharing = (args[3] & MAP_TYPE) != MAP_PRIVATE && (args[2] & PROT_WRITE) != 0;
+  if (S_ISCHR(info.st_mode) && info.st_rdev == kZeroDevice) return map_zero_device(thread, call);
   if (!S_ISREG(info.st_mode)) return bring_home(thread, call, "mmap of a device");
   if (writable_sharing) return bring_home(thread, call, "writable shared file mapping");
   if (args[1] == 0 || args[5] % 4096 != 0) return call.answer(-EINVAL);
@@ -97,16 +100,33 @@ void Supervisor::map_file(GuestThread& thread, PendingCall& call) {
   });
   if (!filled) {
     int code = filled.error().code;
-    if (code == kFrozen || code == ERESTART || code == EPIPE || code == EBADMSG) return again(filled.error());
+    if (code == kFrozen || code == ERESTART || code == EPIPE || code == EBADMSG)
+      return again(thread, call, filled.error());
     return call.answer(code == EBADF ? -EACCES : -code);  // not open for reading
   }
 
+  map_descriptor(thread, call, (*file)->read_only_fd(), Mirrored::kYes);
+}
+
+/// One is as good as another: this node's, open in the same way.
+void Supervisor::map_zero_device(GuestThread& thread, PendingCall& call) {
+  Result<CallReply> opened = ask_home(thread, plain_plan(SYS_fcntl, {call.args()[4], F_GETFL}));
+  if (!opened) return again(thread, call, opened.error());
+  UniqueFd zero(open("/dev/zero", (static_cast<int>(opened->result) & O_ACCMODE) | O_CLOEXEC));
+  if (opened->result < 0 || !zero) return bring_home(thread, call, "mmap of a device");
+  map_descriptor(thread, call, zero.get(), Mirrored::kNo);
+}
+
+/// The guest's own call, with `fd` in its table under the number that it names.
+void Supervisor::map_descriptor(GuestThread& thread, PendingCall& call, int fd, Mirrored mirrored) {
+  Guest& guest = *thread.guest;
+  const auto& args = call.args();
   auto number = static_cast<int>(args[4]);
   if (int first = guest.first_channel; first >= 0 && number >= first - 1 && number < first + kSlotCount)
     return bring_home(thread, call, "mmap of a descriptor with a very high number");
   std::unique_lock tracing = lock_tracer(thread);
   if (!tracing) return answer_when_interrupted(thread, call, kErestartnointr);
-  if (!call.give_descriptor((*file)->read_only_fd(), static_cast<int>(args[4]))) {
+  if (!call.give_descriptor(fd, number)) {
     log_error("guest " + std::to_string(guest.pid) + ": descriptor for mmap");
     return call.answer(-ENOMEM);
   }
@@ -120,12 +140,12 @@ void Supervisor::map_file(GuestThread& thread, PendingCall& call) {
   if (registers) call.note_result(static_cast<int64_t>(registers->rax));
   if (registers && static_cast<int64_t>(registers->rax) > -4096 && static_cast<int64_t>(registers->rax) < 0)
     return;
-  if (registers) {
+  if (registers && mirrored == Mirrored::kYes) {
     uint64_t flags = (args[3] & ~static_cast<uint64_t>(MAP_FIXED_NOREPLACE)) | MAP_FIXED;
-    Result<CallReply> mirrored = exchange_to_end(
+    Result<CallReply> reply = exchange_to_end(
         thread, plain_plan(SYS_mmap, {registers->rax, args[1], args[2], flags, args[4], args[5]}));
     // A mapping that home could not mirror keeps its contents here, and takes them along in full.
-    if (!mirrored || mirrored->result < 0) log_debug("home did not mirror a mapping");
+    if (!reply || reply->result < 0) log_debug("home did not mirror a mapping");
   }
   put_signals(thread, *tracee);
 }

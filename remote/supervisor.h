@@ -258,6 +258,10 @@ class Supervisor {
   // --- memory_calls.cc
   void map_memory(GuestThread& thread, PendingCall& call);
   void map_file(GuestThread& thread, PendingCall& call);
+  void map_zero_device(GuestThread& thread, PendingCall& call);
+  enum class Mirrored { kNo, kYes };  ///< at home
+  void map_descriptor(GuestThread& thread, PendingCall& call, int fd, Mirrored mirrored);
+  void again(GuestThread& thread, PendingCall& call, const Error& error);
 
   // --- process_calls.cc
   bool keeps_identity(GuestThread& thread, const PendingCall& call, const SyscallRow& row);

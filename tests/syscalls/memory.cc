@@ -404,6 +404,34 @@ void locked_memory() {
   munmap(born_locked, kPage);
 }
 
+/// Memory like any other, as far as the descriptor permits it.
+void zero_device() {
+  const int both = open("/dev/zero", O_RDWR), only_read = open("/dev/zero", O_RDONLY);
+  CHECK(both >= 0);
+  CHECK(only_read >= 0);
+  for (int fd : {both, only_read}) {
+    char* memory =
+        static_cast<char*>(mmap(nullptr, 3 * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, kPage));
+    CHECK(memory != MAP_FAILED);
+    for (size_t i = 0; i < 3 * kPage; i += kPage) CHECK_EQ(memory[i], 0);
+    memory[kPage] = 'z';
+    move_point();
+    CHECK_EQ(memory[kPage], 'z');
+    CHECK_EQ(memory[2 * kPage], 0);
+    CHECK_EQ(munmap(memory, 3 * kPage), 0);
+  }
+  CHECK(mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_SHARED, only_read, 0) == MAP_FAILED);
+  CHECK_EQ(errno, EACCES);
+  close(only_read);
+  char* place = anonymous(2 * kPage);
+  place[0] = place[kPage] = 'p';
+  CHECK(mmap(place, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, both, 0) == place);
+  close(both);
+  CHECK_EQ(place[0], 0);
+  CHECK_EQ(place[kPage], 'p');
+  munmap(place, 2 * kPage);
+}
+
 /// The limit holds for who may not lock as much as he likes.
 void locking_has_its_limit() {
   const int status = check::in_child([] {
@@ -553,6 +581,7 @@ int main(int argc, char** argv) {
                      {"shared-file-mapping", shared_file_mapping},
                      {"fork-copies-private-and-shares-shared", fork_copies_private_and_shares_shared},
                      {"locked-memory", locked_memory},
+                     {"zero-device", zero_device},
                      {"locking-has-its-limit", locking_has_its_limit},
                      {"all-memory-locked", all_memory_locked},
                      {"system-v-segments", system_v_segments}});
