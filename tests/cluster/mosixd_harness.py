@@ -242,7 +242,7 @@ def is_stand_in(pid):
 # A member of the cluster, in Python.
 
 
-def greeting(version=1):
+def greeting(version=2):
     return b"MOSIXusr" + struct.pack("<II", version, 0) + os.urandom(32)
 
 
@@ -264,7 +264,7 @@ def receive(s, count):
     return data
 
 
-def prove(s, key=KEY, version=1):
+def prove(s, key=KEY, version=2):
     """True once both sides have proved themselves."""
     mine = greeting(version)
     s.sendall(mine)
