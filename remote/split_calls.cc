@@ -172,6 +172,8 @@ void Supervisor::split_call(GuestThread& thread, PendingCall& call, const Syscal
       return judge_memory_call(thread, call, row);
     case Split::kLock:
       return lock_memory(thread, call, row);
+    case Split::kProtectionKey:
+      return protection_key(thread, call, row);
     case Split::kNone:
       break;
   }
@@ -199,6 +201,25 @@ void Supervisor::judge_memory_call(GuestThread& thread, PendingCall& call, const
       break;
   }
   call.let_run_here();
+}
+
+/// Programs ask for a key to see whether there are any (V8 does, whatever it then runs): where home's processor has none,
+/// they go on without. A key that home has given is given back, for the call is made again there.
+void Supervisor::protection_key(GuestThread& thread, PendingCall& call, const SyscallRow& row) {
+  const auto& args = call.args();
+  if (row.number == SYS_pkey_mprotect) {
+    if (static_cast<int>(args[3]) != -1) return bring_home(thread, call, std::string(row.name));
+    if (thread.guest->is_ours(args[0], args[1])) return call.answer(-ENOMEM);
+    return call.let_run_here();
+  }
+  CallReply reply;
+  if (!ask_for_call(thread, call, plain_plan(SYS_pkey_alloc, {args[0], args[1]}), kErestartnointr, &reply))
+    return;
+  if (reply.result < 0) return answer_and_deliver(thread, call, Answer::value(reply.result));
+  Result<CallReply> freed =
+      exchange_to_end(thread, plain_plan(SYS_pkey_free, {static_cast<uint64_t>(reply.result)}));
+  if (!freed) return lose_channel(thread, call, freed.error());
+  bring_home(thread, call, std::string(row.name));
 }
 
 void Supervisor::forward_then_run_here(GuestThread& thread, PendingCall& call, const SyscallRow& row) {

@@ -250,6 +250,7 @@ class Supervisor {
   CpuFigures child_times(Guest& parent, int pid, bool ended, bool reaped);
   CpuFigures ask_child_times(int pid);
   void forward_then_run_here(GuestThread& thread, PendingCall& call, const SyscallRow& row);
+  void protection_key(GuestThread& thread, PendingCall& call, const SyscallRow& row);
   void judge_memory_call(GuestThread& thread, PendingCall& call, const SyscallRow& row);
   // --- lock_calls.cc
   bool set_lock_limit(GuestThread& thread, PendingCall& call, const SyscallRow& row);

@@ -30,9 +30,9 @@ constexpr std::pair<uint32_t, std::string_view> kEffects[] = {
 constexpr std::string_view kSplitNames[] = {
     "-",     "mmap",       "clone",     "fork",        "vfork",     "clone3",     "execve",     "execveat",
     "exit",  "exit_group", "sigaction", "sigprocmask", "sigreturn", "sigsuspend", "timed mask", "itimer",
-    "times", "wait",       "restart",   "rlimit",      "prctl",     "memory",     "lock",
+    "times", "wait",       "restart",   "rlimit",      "prctl",     "memory",     "lock",       "key",
 };
-static_assert(std::size(kSplitNames) == static_cast<size_t>(Split::kLock) + 1);
+static_assert(std::size(kSplitNames) == static_cast<size_t>(Split::kProtectionKey) + 1);
 
 std::string_view where_name(Where where) {
   switch (where) {

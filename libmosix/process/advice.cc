@@ -62,6 +62,9 @@ Status note_advice(int pid, std::vector<Area>& areas) {
     range = std::find_if(range, ranges.end(), [&](const MapFlags& one) { return one.end > area.start; });
     if (range == ranges.end()) break;
     if (range->start <= area.start) area.advice = advice_of(*range);
+    // The kernel itself uses one for memory that can only be executed, and will again.
+    if (range->key != 0 && range->start < area.end && area.protection != PROT_EXEC)
+      return fail(ENOTSUP, "it uses protection keys (pkey_mprotect)");
   }
   return {};
 }

@@ -3,6 +3,7 @@
 #include <sys/sysmacros.h>
 
 #include <charconv>
+#include <cstdlib>
 
 #include "libmosix/process/proc_stat.h"
 
@@ -105,11 +106,13 @@ Result<std::vector<MapFlags>> read_map_flags(int pid) {
     rest.remove_prefix(std::min(line.size() + 1, rest.size()));
     // A head line starts with a lower-case hexadecimal address, every other line with a capital letter.
     MapEntry entry;
-    if (line.starts_with("VmFlags: ")) {
+    if (line.starts_with("ProtectionKey:")) {
+      current.key = static_cast<uint32_t>(strtoul(std::string(line.substr(14)).c_str(), nullptr, 10));
+    } else if (line.starts_with("VmFlags: ")) {
       current.flags = line.substr(9);
       all.push_back(current);
     } else if (!line.empty() && (line[0] < 'A' || line[0] > 'Z') && parse_line(line, entry)) {
-      current = {entry.start, entry.end, ""};
+      current = {entry.start, entry.end, "", 0};
     }
   }
   return all;

@@ -47,6 +47,7 @@ struct MapFlags {
   uint64_t start = 0;
   uint64_t end = 0;
   std::string flags;
+  uint32_t key = 0;  ///< protection key, where the processor has such
   /// has("gd") grows down, has("lo") mlocked, has("dc") MADV_DONTFORK, has("wf") MADV_WIPEONFORK, has("ht")
   /// huge TLB pages, has("dd") MADV_DONTDUMP, has("um"/"uw") userfaultfd, has("mg") mergeable, has("hg"/"nh")
   /// THP advice.

@@ -59,6 +59,7 @@ enum class Split : uint8_t {
   kPrctl,
   kMemory,
   kLock,
+  kProtectionKey,
 };
 
 enum class ArgKind : uint8_t {

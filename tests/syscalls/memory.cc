@@ -404,6 +404,36 @@ void locked_memory() {
   munmap(born_locked, kPage);
 }
 
+/// Where the processor has them. Without a key pkey_mprotect is mprotect, everywhere.
+void protection_keys() {
+  char* memory = anonymous(2 * kPage);
+  memory[0] = 'k';
+  CHECK_EQ(pkey_mprotect(memory, kPage, PROT_READ, -1), 0);
+  move_point();
+  CHECK_EQ(memory[0], 'k');
+  const int status = check::in_child([memory] {
+    signal(SIGSEGV, [](int) { _exit(7); });
+    *static_cast<volatile char*>(memory) = 'x';
+    return 1;
+  });
+  CHECK_EQ(WEXITSTATUS(status), 7);
+  const int key = pkey_alloc(0, 0);
+  CHECK_FAILS(pkey_alloc(1, 0), EINVAL);
+  move_point();
+  if (key < 0) {
+    CHECK_FAILS(pkey_mprotect(memory, kPage, PROT_READ | PROT_WRITE, 1), EINVAL);
+    CHECK_FAILS(pkey_free(1), EINVAL);
+  } else {
+    CHECK_EQ(pkey_mprotect(memory, kPage, PROT_READ | PROT_WRITE, key), 0);
+    move_point();
+    memory[0] = 'l';
+    CHECK_EQ(pkey_mprotect(memory, kPage, PROT_READ | PROT_WRITE, 0), 0);
+    CHECK_EQ(pkey_free(key), 0);
+  }
+  move_point();
+  munmap(memory, 2 * kPage);
+}
+
 /// Memory like any other, as far as the descriptor permits it.
 void zero_device() {
   const int both = open("/dev/zero", O_RDWR), only_read = open("/dev/zero", O_RDONLY);
@@ -581,6 +611,7 @@ int main(int argc, char** argv) {
                      {"shared-file-mapping", shared_file_mapping},
                      {"fork-copies-private-and-shares-shared", fork_copies_private_and_shares_shared},
                      {"locked-memory", locked_memory},
+                     {"protection-keys", protection_keys},
                      {"zero-device", zero_device},
                      {"locking-has-its-limit", locking_has_its_limit},
                      {"all-memory-locked", all_memory_locked},
