@@ -147,6 +147,7 @@ struct Guest {
   std::atomic<uint32_t> moves_begun{0};
   std::atomic<bool> freezing{false};  ///< a move has begun: no new call, fork or exec
   std::atomic<bool> dropped{false};   ///< somebody is taking it out of the registry
+  std::atomic<bool> gone{false};      ///< ... and it is out: whoever waits for its end need not any more
   std::atomic<bool> held{false};      ///< home is stopped by job control, as it has last said
   bool being_held = false;            ///< a thread of ours keeps those still that compute
   std::atomic<bool> ended{false};     ///< gone, or being killed by us: its death is no news

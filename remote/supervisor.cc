@@ -308,7 +308,8 @@ void Supervisor::kill_guest(Guest& guest) {
   pollfd dead{guest.pidfd.get(), POLLIN, 0};
   poll(&dead, 1, 2000);
   std::unique_lock lock(registry_mutex_);
-  registry_changed_.wait_for(lock, std::chrono::seconds(2), [&] { return reaped_.contains(guest.pid); });
+  registry_changed_.wait_for(lock, std::chrono::seconds(2),
+                             [&] { return guest.gone || reaped_.contains(guest.pid); });
 }
 
 void Supervisor::drop_guest(const std::shared_ptr<Guest>& guest) {
@@ -337,6 +338,7 @@ void Supervisor::drop_guest(const std::shared_ptr<Guest>& guest) {
   // Only now may the same pid come again.
   std::unique_lock lock(registry_mutex_);
   reaped_.erase(guest->pid);
+  guest->gone = true;
   auto found = guests_.find(guest->pid);
   if (found != guests_.end() && found->second == guest) guests_.erase(found);
   registry_changed_.notify_all();
