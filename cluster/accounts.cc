@@ -23,7 +23,7 @@ bool descends(int parent, Covers&& covers) {
 
 bool runs(int pid, uint64_t start_time) {
   Result<ProcStat> stat = read_proc_stat(pid);
-  return stat && stat->start_time == start_time && stat->state != 'Z' && stat->state != 'X';
+  return stat && stat->start_time == start_time && !stat->ended();
 }
 
 }  // namespace

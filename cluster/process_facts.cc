@@ -50,7 +50,7 @@ Result<ProcessFacts> check_order(int pid, uint32_t asker) {
   Result<ProcStat> stat = read_proc_stat(pid);
   Result<ProcStatus> status = read_status_fields(pid);
   if (!stat || !status) return gone(pid);
-  if (stat->state == 'Z' || stat->state == 'X')
+  if (stat->ended())
     return fail(ESRCH, fmt::format("process {} ({}) has ended and only waits for its parent to notice", pid,
                                    stat->comm));
   if (status->tgid != pid)

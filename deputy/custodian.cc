@@ -410,13 +410,16 @@ void Custodian::abort(const AbortOrder& order) {
 namespace {
 
 /// A node can name any number. Only a process that carries the agent, with that slot prepared, is a child of
-/// one of its guests.
+/// one of its guests. Its first thread may have ended, and has no memory any more; the others have.
 bool is_deputy(int pid, uint64_t window, int slot) {
   if (window == 0 || slot < 0 || slot >= kSlotCount) return false;
-  Result<ProcessMemory> memory = ProcessMemory::open(pid);
-  if (!memory) return false;
-  Result<AgentSlot> head = memory->read_value<AgentSlot>(slot_address(window, slot));
-  return head && head->window == window && head->index == static_cast<uint32_t>(slot);
+  Result<std::vector<int>> threads = list_threads(pid);
+  return threads && std::any_of(threads->begin(), threads->end(), [&](int tid) {
+           Result<ProcessMemory> memory = ProcessMemory::open(tid);
+           if (!memory) return false;
+           Result<AgentSlot> head = memory->read_value<AgentSlot>(slot_address(window, slot));
+           return head && head->window == window && head->index == static_cast<uint32_t>(slot);
+         });
 }
 
 }  // namespace

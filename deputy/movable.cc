@@ -85,7 +85,7 @@ std::string why_process_stays(int pid, bool held) {
   Result<ProcStat> stat = read_proc_stat(pid);
   if (!stat) return "there is no process " + std::to_string(pid);
   if ((stat->flags & kKernelThread) != 0) return "it is a thread of the kernel";
-  if (stat->state == 'Z' || stat->state == 'X') return "it has ended and waits for its parent (zombie)";
+  if (stat->ended()) return "it has ended and waits for its parent (zombie)";
   if (stat->state == 'T') return "it is stopped; continue it first";
   Result<ProcStatus> status = read_status_fields(pid);
   if (!status) return "there is no process " + std::to_string(pid);

@@ -39,6 +39,9 @@ struct ProcStat {
   uint64_t arg_start = 0, arg_end = 0;
   uint64_t env_start = 0, env_end = 0;
   int exit_code = 0;  ///< wait status form
+
+  /// A process whose first thread alone has ended is a zombie by its state, and lives.
+  bool ended() const { return state == 'X' || (state == 'Z' && threads <= 1); }
 };
 
 Result<ProcStat> read_proc_stat(int pid);

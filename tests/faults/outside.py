@@ -173,6 +173,45 @@ def chain_of_short_lives(lab):
     lab.nothing_left()
 
 
+# At a line, a child whose first thread ends at once; its second answers a line when that has happened.
+HEADLESS = '''
+import ctypes, os, sys, threading
+line = sys.stdin.readline()
+child = os.fork()
+if child == 0:
+    def go_on():
+        while ') Z' not in open(f'/proc/self/task/{os.getpid()}/stat').read(): pass
+        print('child', os.getpid(), flush=True)
+        print(sys.stdin.readline().strip(), flush=True)
+        os._exit(7)
+    threading.Thread(target=go_on).start()
+    ctypes.CDLL(None).syscall(60, 0)  # exit of this thread alone
+print('status', os.waitpid(child, 0)[1] >> 8, flush=True)
+'''
+
+
+def child_without_its_first_thread(lab):
+    """The custodian hears of a child when its first thread has ended: it lives all the same."""
+    process, pid = lab.start('mosrun', '-r', 'node2', '--require', PYTHON, '-c', HEADLESS)
+    lab.until_away(pid)
+    status, custodian, err = lab.run('pgrep', '-f', 'mosix-custodian')
+    require(status == 0 and len(custodian.split()) == 1, f'custodian: {custodian!r} {err}')
+    lab.run('kill', '-STOP', custodian.strip())
+    try:
+        process.stdin.write('fork\n')
+        process.stdin.flush()
+        word, child = process.stdout.readline().split()
+        require(word == 'child', word)
+    finally:
+        lab.run('kill', '-CONT', custodian.strip())
+    lab.until(f'{child} is on node2', lambda: lab.where(int(child)) == 'node2')
+    require(answers(process, 'still there'), 'no answer from the child')
+    require(process.stdout.readline().split() == ['status', '7'], 'its status')
+    process.stdin.close()
+    require(process.wait(60) == 0, f'status {process.returncode}')
+    lab.nothing_left()
+
+
 # A parent with a child that computes 0.3 s in all, in steps: with each line read from home it makes one more.
 STEPS = BURNING + '''
 child = os.fork()
@@ -491,7 +530,8 @@ def trace_of_a_running_process(lab):
 CASES = [what_home_sees, what_has_brought_it_home, computing_is_asleep_at_home, debugger_at_home, coming_home_waits_for_a_debugger,
          other_kinds_of_programs, trace_of_a_command,
          trace_options, trace_of_a_running_process,
-         report_of_short_programs, report_of_one_short_program, children_that_only_fork, chain_of_short_lives, child_that_moved, killed_child,
+         report_of_short_programs, report_of_one_short_program, children_that_only_fork, chain_of_short_lives,
+         child_without_its_first_thread, child_that_moved, killed_child,
          own_time_of_visits]
 
 sys.exit(run_cases(CASES))
