@@ -191,7 +191,10 @@ class Control:
         return json.loads(line)
 
     def ask(self, **request):
-        self.send(**request)
+        try:
+            self.send(**request)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # sent away before we had asked: the answer says why
         return self.line()
 
 
