@@ -24,14 +24,18 @@ std::string reason_of_companions(const std::string& reason) {
 /// afterwards.
 Result<MoveReport> Custodian::move_together(const Record& record, std::set<int>& pids,
                                             const std::string& target, const Cause& cause) {
+  // A node can name any number. Only who is where this one is shares memory with it; children are known before their
+  // parents stand still.
+  std::shared_ptr<AwayNode> node = record->place().node;
   std::vector<Record> others;
   for (auto at = pids.begin(); at != pids.end();) {
-    Result<Record> other = *at == record->pid ? Result<Record>(record) : find_or_create(*at);
-    if (!other) {  // it has ended meanwhile
+    Record other = record;
+    if (*at != record->pid) other = node ? find(*at) : find_or_create(*at).value_or(nullptr);
+    if (!other || other->place().node != node) {  // it has ended meanwhile, or is no companion
       at = pids.erase(at);
       continue;
     }
-    if (*other != record) others.push_back(*other);
+    if (other != record) others.push_back(other);
     ++at;
   }
   std::vector<Companion> companions;

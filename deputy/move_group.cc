@@ -26,15 +26,18 @@ Status MoveGroup::meet() {
   uint64_t round = round_;
   end_round();
   changed_.wait(lock, [&] { return round_ != round || failure_; });
-  if (failure_) return fail(*failure_);
-  if (!missing_.empty())
-    return fail(EAGAIN, "it shares memory with process " + std::to_string(*missing_.begin()));
-  return {};
+  // What fails once all were here concerns nobody who was: the others have gone on.
+  if (round_ != round) return {};
+  return fail(*failure_);
 }
 
-/// All who are left have arrived.
+/// All who are left have arrived. After a failure no round ends any more.
 void MoveGroup::end_round() {
-  if (arrived_ == 0 || arrived_ < members_.size()) return;
+  if (failure_ || arrived_ == 0 || arrived_ < members_.size()) return;
+  if (!missing_.empty()) {
+    failure_ = Error{EAGAIN, "it shares memory with process " + std::to_string(*missing_.begin())};
+    return changed_.notify_all();
+  }
   arrived_ = 0;
   ++round_;
   changed_.notify_all();

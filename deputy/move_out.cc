@@ -22,27 +22,32 @@
 namespace mosix {
 namespace {
 
-/// Transfers that the move has broken off go on behind what they have given or received.
-Status go_on_with_transfers(ProcessRecord& record, HeldProcess& hands, const ProcessMemory& memory,
-                            Capture& capture) {
+/// Transfers that the move has broken off go on behind what they have given or received. Where the process has no room for
+/// that they are short: it goes on all the same.
+void go_on_with_transfers(ProcessRecord& record, HeldProcess& hands, const ProcessMemory& memory,
+                          Capture& capture) {
   const std::vector<ThreadState>& threads = capture.state.threads;
   auto worker = std::find_if(threads.begin(), threads.end(),
                              [&](const ThreadState& thread) { return thread.tid == hands.worker().tid(); });
-  if (worker == threads.end()) return {};
+  if (worker == threads.end()) return;
   CallsGoOn calls(record, memory, hands.worker(), {capture.state.window_base, worker->slot});
   for (size_t i = 0; i < threads.size(); ++i) {
     if (threads[i].moved_bytes == 0) continue;
-    TRY(capture.home_registers[i], calls.registers_for(threads[i]));
+    Result<user_regs_struct> registers = calls.registers_for(threads[i]);
+    if (registers)
+      capture.home_registers[i] = *registers;
+    else
+      log_info("process " + std::to_string(record.pid) + ": " + registers.error().message());
   }
-  for (CallAtHome& call : calls.take_calls().own) record.since_home.own.push_back(call);
-  return {};
+  CallsSinceHome since = calls.take_calls();
+  for (const CallAtHome& call : since.own) record.since_home.own.push_back(call);
 }
 
 /// The way back to home's own code from any point after the agent went in.
 Status back_to_native(ProcessRecord& record, HeldProcess& hands, Capture& capture, uint64_t site) {
   TRY(ProcessMemory memory, ProcessMemory::open(record.pid));
   if (!hands.held()) TRY_VOID(hands.stop_deputies_somehow(memory, capture.state.window_base));
-  TRY_VOID(go_on_with_transfers(record, hands, memory, capture));
+  go_on_with_transfers(record, hands, memory, capture);
   return make_native(hands.threads(), memory, site, capture.state, capture.home_registers);
 }
 
@@ -332,8 +337,7 @@ class MoveOut {
 
   /// The agent may not be all there yet.
   Status back_from_agent() {
-    Status transfers = go_on_with_transfers(record_, hands_, *memory_, *capture_);
-    if (!transfers) log_debug("process " + std::to_string(record_.pid) + ": " + transfers.error().message());
+    go_on_with_transfers(record_, hands_, *memory_, *capture_);
     return take_agent_out(hands_.threads(), *memory_, site_, *capture_);
   }
 

@@ -74,6 +74,21 @@ TEST_CASE("what passes is tried again") {
   }
 }
 
+TEST_CASE("a failure after all were there takes nobody back") {
+  for (int i = 0; i < 2000; ++i) {
+    MoveGroup group({1, 2, 3});
+    Status first, second;
+    std::thread one([&] { first = group.meet(); });
+    std::thread two([&] { second = group.meet(); });
+    CHECK(group.meet());
+    group.give_up(3, Error{EIO, "broken"});
+    one.join();
+    two.join();
+    REQUIRE(first);
+    REQUIRE(second);
+  }
+}
+
 TEST_CASE("one that has nothing to do is not waited for, before the others come or after") {
   for (bool before : {true, false}) {
     MoveGroup group({1, 2});
