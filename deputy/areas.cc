@@ -29,7 +29,8 @@ std::optional<FileKey> key_of(int pid, const MapEntry& entry) {
 
 class Describer {
  public:
-  explicit Describer(const ProcessMemory& memory) : memory_(memory) {}
+  Describer(const ProcessMemory& memory, const std::map<SharedKey, FileKey>& bound)
+      : memory_(memory), bound_(bound) {}
 
   void add(const MapEntry& entry) {
     if (is_vdso_part(entry)) return add_vdso(entry);
@@ -41,7 +42,11 @@ class Describer {
     area.offset = entry.offset;
     area.path = entry.path;
     bool whole = false;
-    if (entry.has_inode() && entry.path != "/dev/zero") {
+    auto bound = entry.shared ? bound_.find({entry.device, entry.inode}) : bound_.end();
+    if (bound != bound_.end()) {
+      area.kind = AreaKind::kBound;
+      area.file = bound->second;
+    } else if (entry.has_inode() && entry.path != "/dev/zero") {
       if (std::optional<FileKey> key = cached_key(entry)) {
         area.kind = AreaKind::kFile;
         area.file = *key;
@@ -83,6 +88,7 @@ class Describer {
   }
 
   const ProcessMemory& memory_;
+  const std::map<SharedKey, FileKey>& bound_;
   AreaList list_;
   std::map<std::pair<uint64_t, uint64_t>, std::optional<FileKey>> keys_;
 };
@@ -93,8 +99,9 @@ bool is_vdso_part(const MapEntry& entry) {
   return entry.path == "[vdso]" || entry.path == "[vvar]" || entry.path == "[vvar_vclock]";
 }
 
-AreaList describe_areas(const ProcessMemory& memory, const std::vector<MapEntry>& maps, uint64_t window) {
-  Describer describer(memory);
+AreaList describe_areas(const ProcessMemory& memory, const std::vector<MapEntry>& maps, uint64_t window,
+                        const std::map<SharedKey, FileKey>& bound) {
+  Describer describer(memory, bound);
   for (const MapEntry& entry : maps) {
     bool ours = entry.start >= window && entry.start < window + kWindowBytes;
     if (!ours && entry.path != "[vsyscall]") describer.add(entry);

@@ -278,7 +278,7 @@ Status capture_process(const ProcessMemory& memory, const std::vector<MapEntry>&
   ProcessState& state = capture.state;
   state.pid = pid;
   state.window_base = window;
-  AreaList list = describe_areas(memory, maps, window);
+  AreaList list = describe_areas(memory, maps, window, capture.bound);
   state.areas = std::move(list.areas);
   TRY_VOID(note_advice(pid, state.areas));
   capture.whole_areas = std::move(list.whole);

@@ -7,20 +7,23 @@
 // is mended by mend_interrupted_call.
 #pragma once
 
+#include <map>
 #include <vector>
 
 #include "deputy/batch.h"
 #include "deputy/resumed_call.h"
 #include "libmosix/common/messages.h"
 #include "libmosix/process/maps.h"
+#include "libmosix/process/shared_memory.h"
 
 namespace mosix {
 
 struct Capture {
   ProcessState state;
   std::vector<user_regs_struct>
-      home_registers;             ///< as they must be to go on here; in the order of state.threads
-  std::vector<bool> whole_areas;  ///< all readable pages travel: file contents nobody else can know
+      home_registers;                  ///< as they must be to go on here; in the order of state.threads
+  std::vector<bool> whole_areas;       ///< all readable pages travel: file contents nobody else can know
+  std::map<SharedKey, FileKey> bound;  ///< files whose contents go along, as Area::file names them
 };
 
 /// Before the agent is in: what ptrace alone can tell. Threads get the slots 0, 1, ... in order.

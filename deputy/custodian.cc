@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
@@ -21,13 +22,15 @@ namespace {
 constexpr int64_t kLookNs = 30'000'000;       ///< how often processes that are away are looked at for stops
 constexpr int64_t kLingerMs = 300;            ///< an empty custodian stays so long: orders come in groups
 constexpr int64_t kEndedMemoryMs = 60'000;    ///< a node that is cut off longer has been given up
+constexpr int64_t kFileLookMs = 1000;         ///< recalls are repeated so often
 constexpr int64_t kEndedLookMs = 1000;        ///< nearly all of them are settled by their nodes' words
 constexpr int64_t kGuestEndedGraceMs = 1000;  ///< a deputy whose guest has ended ends by itself within it
 constexpr int64_t kLastWordMs = 2000;         ///< a node tells so soon what an ended guest has used
 constexpr size_t kMaxEndedCpu = 4096;  ///< children that may wait to be reaped by parents that are away
 
 // What an epoll event belongs to; other values are pids.
-constexpr uint64_t kLinkEvent = 1ull << 40, kTimerEvent = 1ull << 41, kWakeEvent = 1ull << 42;
+constexpr uint64_t kLinkEvent = 1ull << 40, kTimerEvent = 1ull << 41, kWakeEvent = 1ull << 42,
+                   kLeaseEvent = 1ull << 43;
 
 int64_t now_ms() {
   timespec now{};
@@ -75,10 +78,16 @@ Status Custodian::start() {
   epoll_.reset(epoll_create1(EPOLL_CLOEXEC));
   timer_.reset(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
   wake_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!epoll_ || !timer_ || !wake_) return fail_errno("start");
+  sigset_t lease;
+  sigemptyset(&lease);
+  sigaddset(&lease, SIGIO);
+  pthread_sigmask(SIG_BLOCK, &lease, nullptr);  // before there are other threads
+  lease_signals_.reset(signalfd(-1, &lease, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!epoll_ || !timer_ || !wake_ || !lease_signals_) return fail_errno("start");
   fcntl(link_.fd(), F_SETFD, FD_CLOEXEC);
   TRY_VOID(watch_fd(epoll_.get(), link_.fd(), kLinkEvent));
   TRY_VOID(watch_fd(epoll_.get(), timer_.get(), kTimerEvent));
+  TRY_VOID(watch_fd(epoll_.get(), lease_signals_.get(), kLeaseEvent));
   return watch_fd(epoll_.get(), wake_.get(), kWakeEvent);
 }
 
@@ -94,6 +103,8 @@ void Custodian::wait_for_events() {
       (void)!read(timer_.get(), &ticks, sizeof ticks);
     else if (tag == kWakeEvent)
       (void)!read(wake_.get(), &ticks, sizeof ticks);
+    else if (tag == kLeaseEvent)
+      recall_files();
     else
       process_ended(static_cast<int>(tag));
   }
@@ -115,7 +126,8 @@ void Custodian::serve_link() {
 
 bool Custodian::nothing_left() {
   std::lock_guard lock(mutex_);
-  bool empty = ordered_ && records_.empty() && threads_ == 0;
+  // What a program has stored away is on its way home when it ends.
+  bool empty = ordered_ && records_.empty() && threads_ == 0 && !files_.any_away();
   if (!empty || empty_since_ms_ == 0) empty_since_ms_ = empty ? now_ms() : 0;
   return empty && (now_ms() - empty_since_ms_ >= kLingerMs || !link_.alive());
 }
@@ -280,6 +292,11 @@ void Custodian::kill_process(const Record& record, const std::string& why) {
 // --- looking after those that are away --------------------------------------------------------------
 
 void Custodian::tick() {
+  if (now_ms() - looked_at_files_ms_ > kFileLookMs) {
+    looked_at_files_ms_ = now_ms();
+    recall_files();
+    files_.close_unmapped();
+  }
   std::vector<Record> away, busy, orphans, settled;
   {
     std::lock_guard lock(mutex_);
@@ -387,6 +404,13 @@ void Custodian::heard(const std::shared_ptr<AwayNode>& node, ControlMessage mess
       return with<CpuReading>(message, [&](auto& question) { child_times_asked(node, question.pid); });
     case ControlType::kStatistics:
       return with<GuestStatistics>(message, [&](auto& figures) { statistics(figures); });
+    case ControlType::kFileBind:
+      return with<FileBind>(message,
+                            [&](auto& ask) { in_thread([this, node, ask] { bind_file(node, ask); }); });
+    case ControlType::kFileWrite:
+      return with<FileWrite>(message, [&](auto& change) { file_written(node, change); });
+    case ControlType::kFileSettle:
+      return with<FileSettle>(message, [&](auto& settle) { file_settled(node, settle); });
     case ControlType::kWantHome:
       return with<WantHome>(message, [&](auto& want) {
         if (Record record = find(want.pid)) bring_home_because(record, want.reason);

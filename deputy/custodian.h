@@ -7,6 +7,7 @@
 //   custodian.cc   main loop, register of processes, what supervisors say unasked
 //   orders.cc      mosixd's orders: moves, watched execs, everybody home
 //   groups.cc      moves of processes that share memory
+//   files.cc       files that those that are away have mapped shared and writable
 //   nodes.cc       connections to away nodes: opening them, losing them
 //   execs.cc       execs at home of guests that are away
 #pragma once
@@ -110,6 +111,11 @@ class Custodian : public AwayNode::Listener {
   static void close_membership(MoveGroup& group, int pid, const Result<MoveReport>& moved);
   void end_companion(const Companion& companion, const std::string& from, const std::string& to,
                      const Result<MoveReport>& moved, const Cause& cause);
+  // --- files.cc
+  void bind_file(const std::shared_ptr<AwayNode>& node, const FileBind& ask);
+  void file_written(const std::shared_ptr<AwayNode>& node, const FileWrite& change);
+  void file_settled(const std::shared_ptr<AwayNode>& node, const FileSettle& settle);
+  void recall_files();
   // --- nodes.cc
   Result<std::shared_ptr<AwayNode>> node_named(const std::string& name, const std::string& program);
   Result<UniqueFd> dial(const std::string& name, const std::string& program);
@@ -130,9 +136,12 @@ class Custodian : public AwayNode::Listener {
   CustodianOptions options_;
   Link link_;
   UniqueFd epoll_, timer_, wake_;
-  bool ordered_ = false;        ///< main thread: an order has come
-  bool timer_on_ = false;       ///< main thread
-  int64_t empty_since_ms_ = 0;  ///< main thread
+  UniqueFd lease_signals_;  ///< somebody opens a file that is bound to a node
+  FileBindings files_;
+  int64_t looked_at_files_ms_ = 0;  ///< main thread
+  bool ordered_ = false;            ///< main thread: an order has come
+  bool timer_on_ = false;           ///< main thread
+  int64_t empty_since_ms_ = 0;      ///< main thread
 
   std::mutex mutex_;  ///< the registry mutex
   std::condition_variable changed_;

@@ -153,7 +153,7 @@ void Custodian::place_new_image(const Record& record, HeldProcess& hands, const 
     return drop_if_unmanaged(record);
   }
   Result<std::shared_ptr<AwayNode>> node = node_named(target, program_of(record));
-  MoveGroup alone({record->pid});  // a new image shares nothing
+  MoveGroup alone({record->pid}, files_);  // a new image shares nothing
   Result<MoveReport> moved = node ? move_out(*record, *node, next_epoch(record), hands, alone)
                                   : Result<MoveReport>(fail(node.error()));
   if (!moved) stay_with_reason(record, hands, target, moved.error(), asker);

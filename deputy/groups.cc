@@ -46,7 +46,7 @@ Result<MoveReport> Custodian::move_together(const Record& record, std::set<int>&
   }
   pids = {record->pid};
   for (const Companion& companion : companions) pids.insert(companion.record->pid);
-  MoveGroup group(pids);
+  MoveGroup group(pids, files_);
   std::vector<std::string> from;
   std::vector<Result<MoveReport>> moved;
   std::vector<std::thread> threads;

@@ -46,6 +46,8 @@ class Homecoming {
       (void)node_->send(ControlType::kResume, ResumeOrder{record_.pid, epoch_, 0});
       return fail(std::move(done.error()));
     }
+    // Whoever waits for one of these may have it: nobody stores away any more.
+    for (const SharedKey& file : bound_) group_.files().release(file);
     Status native = become_native();
     if (!native) {
       native.error().code = ENOTRECOVERABLE;
@@ -151,7 +153,7 @@ class Homecoming {
         break;
       case LayoutStep::Kind::kMapShared:
         batch.add(SYS_mmap, step.start, bytes, step.protection, MAP_SHARED | MAP_FIXED,
-                  static_cast<uint64_t>(shared_numbers_.at(key_of(state_.areas[step.area]))),
+                  static_cast<uint64_t>(shared_numbers_.at(memory_of(state_.areas[step.area]))),
                   state_.areas[step.area].offset + (step.start - state_.areas[step.area].start));
         break;
       case LayoutStep::Kind::kProtect:
@@ -211,10 +213,15 @@ class Homecoming {
   /// of the process's view of files. No code of its own runs meanwhile.
   Status give_shared_memory() {
     for (const Area& area : state_.areas) {
+      if (area.kind == AreaKind::kBound) {
+        TRY(int fd, group_.files().descriptor(node_, key_of(area)));
+        shared_numbers_[memory_of(area)] = fd;
+        bound_.insert(key_of(area));
+      }
       if (area.kind != AreaKind::kShared) continue;
       TRY(int fd, group_.pool()->open(area));
       shared_ranges_.add(area, fd);
-      shared_numbers_[key_of(area)] = fd;  // ours, as yet
+      shared_numbers_[memory_of(area)] = fd;  // ours, as yet
     }
     if (shared_numbers_.empty()) return {};
     Batch batch(place_);
@@ -342,7 +349,8 @@ class Homecoming {
     TRY(Pagemap pagemap, Pagemap::open(record_.pid));
     std::vector<PageSpan> stale;
     for (const Area& area : state_.areas) {
-      if (area.kind == AreaKind::kVdso || area.kind == AreaKind::kShared) continue;
+      if (area.kind == AreaKind::kVdso || area.kind == AreaKind::kShared || area.kind == AreaKind::kBound)
+        continue;
       TRY(std::vector<PageSpan> own, pagemap.private_pages(area.start, area.end));
       for (const PageSpan& span : subtract_spans(own, received_)) stale.push_back(span);
     }
@@ -409,8 +417,12 @@ class Homecoming {
   user_regs_struct deputy_registers_{};
   std::vector<PageSpan> received_;
   std::vector<LockStep> locks_;
-  std::map<SharedKey, int> shared_numbers_;  ///< of the process's descriptors, while it has them
-  std::vector<int> given_;                   ///< all of these
+  /// Memory has a node's numbers, a file has home's.
+  using SharedThing = std::pair<AreaKind, SharedKey>;
+  static SharedThing memory_of(const Area& area) { return {area.kind, key_of(area)}; }
+  std::map<SharedThing, int> shared_numbers_;  ///< of the process's descriptors, while it has them
+  std::vector<int> given_;                     ///< all of these
+  std::set<SharedKey> bound_;                  ///< files that come home
   SharedRanges shared_ranges_{group_.pool()};
   CallsSinceHome calls_;
   std::vector<user_regs_struct> registers_;  ///< to go on with, in the order of state_.threads

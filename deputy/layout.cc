@@ -60,7 +60,8 @@ const T* covering(const std::vector<T>& list, size_t& at, uint64_t address) {
 
 /// Does a fresh look at home's mapping give what a page that was never written held away?
 bool same_backing(const MapEntry& home, const Area& area) {
-  if (area.kind == AreaKind::kShared || is_shared_anonymous(home)) return false;
+  if (area.kind == AreaKind::kShared || area.kind == AreaKind::kBound || is_shared_anonymous(home))
+    return false;
   bool home_has_file = home.has_inode() && home.path != "/dev/zero";
   if (area.kind != AreaKind::kFile) return !home_has_file;
   return home_has_file && home.inode == area.file.inode && home.device == area.file.device &&
@@ -78,7 +79,8 @@ class Planner {
       step(LayoutStep::Kind::kUnmap, start, end, 0);
     } else if (home == nullptr || !same_backing(*home, *area)) {
       bool stack = area->kind == AreaKind::kStack;
-      if (area->kind == AreaKind::kShared) return map_shared(start, end, *area, index), Status();
+      if (area->kind == AreaKind::kShared || area->kind == AreaKind::kBound)
+        return map_shared(start, end, *area, index), Status();
       step(stack ? LayoutStep::Kind::kMapStack : LayoutStep::Kind::kMapAnonymous, start, end,
            area->protection);
       if (area->kind == AreaKind::kFile) want_whole(index);

@@ -53,7 +53,7 @@ std::string why_descriptors_stay(int pid) {
   return reason;
 }
 
-std::string why_mapping_stays(const MapEntry& entry) {
+std::string why_mapping_stays(const MapEntry& entry, FileBindings& files) {
   if (entry.is_special() && !entry.is_known_special())
     return "it has a special mapping that is not known here, " + entry.path;
   if (begins_with(entry.path, "anon_inode:[io_uring]")) return "it uses io_uring";
@@ -64,6 +64,7 @@ std::string why_mapping_stays(const MapEntry& entry) {
   if (!entry.shared || is_shared_anonymous(entry)) return "";
   if (begins_with(entry.path, "/SYSV")) return "it has attached shared memory (shmat)";
   if (begins_with(entry.path, "/memfd:")) return "it has mapped a memfd shared";
+  if (files.may_be_bound(entry)) return "";
   if (entry.deleted) return "it has mapped " + entry.path + ", a deleted file, shared";
   if ((entry.protection & PROT_WRITE) != 0) return "it has mapped " + entry.path + " shared and writable";
   return "";
@@ -101,10 +102,10 @@ std::string why_process_stays(int pid, bool held) {
   return why_descriptors_stay(pid);
 }
 
-std::string why_mappings_stay(const std::vector<MapEntry>& maps) {
+std::string why_mappings_stay(const std::vector<MapEntry>& maps, FileBindings& files) {
   if (maps.empty()) return "it has no memory of its own";
   for (const MapEntry& entry : maps)
-    if (std::string reason = why_mapping_stays(entry); !reason.empty()) return reason;
+    if (std::string reason = why_mapping_stays(entry, files); !reason.empty()) return reason;
   return "";
 }
 

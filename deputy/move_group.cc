@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "libmosix/common/membership.h"
+#include "libmosix/process/proc_stat.h"
 
 namespace mosix {
 namespace {
@@ -17,8 +18,11 @@ uint64_t fresh_number() {
 
 }  // namespace
 
-MoveGroup::MoveGroup(std::set<int> pids)
-    : pids_(std::move(pids)), number_(pids_.size() == 1 ? 0 : fresh_number()), members_(pids_) {}
+MoveGroup::MoveGroup(std::set<int> pids, FileBindings& files)
+    : pids_(std::move(pids)),
+      number_(pids_.size() == 1 ? 0 : fresh_number()),
+      files_(files),
+      members_(pids_) {}
 
 Status MoveGroup::meet() {
   std::unique_lock lock(mutex_);
@@ -68,6 +72,16 @@ void MoveGroup::note_sharers(const std::vector<int>& pids) {
 std::set<int> MoveGroup::missing() const {
   std::lock_guard lock(mutex_);
   return missing_;
+}
+
+bool is_descendant(int pid, int ancestor) {
+  while (pid > 1) {
+    Result<ProcStat> stat = read_proc_stat(pid);
+    if (!stat) return false;
+    if (stat->ppid == ancestor) return true;
+    pid = stat->ppid;
+  }
+  return false;
 }
 
 std::vector<int> sharers_at_home(int pid, const std::set<SharedKey>& memory) {

@@ -13,6 +13,7 @@
 #include <set>
 #include <vector>
 
+#include "deputy/file_bindings.h"
 #include "libmosix/process/shared_memory.h"
 
 namespace mosix {
@@ -20,7 +21,7 @@ namespace mosix {
 class MoveGroup {
  public:
   /// Of one alone, with whom nothing waits for anybody, or of several.
-  explicit MoveGroup(std::set<int> pids);
+  MoveGroup(std::set<int> pids, FileBindings& files);
 
   bool alone() const { return pids_.size() == 1; }
   const std::set<int>& pids() const { return pids_; }
@@ -40,6 +41,7 @@ class MoveGroup {
   /// Those of them that are no members.
   std::set<int> missing() const;
 
+  FileBindings& files() { return files_; }
   SharedClaims& claims() { return claims_; }
   const std::shared_ptr<SharedPool>& pool() const { return pool_; }
 
@@ -48,6 +50,7 @@ class MoveGroup {
 
   const std::set<int> pids_;
   const uint64_t number_;
+  FileBindings& files_;
   SharedClaims claims_;
   std::shared_ptr<SharedPool> pool_ = std::make_shared<SharedPool>();
   mutable std::mutex mutex_;
@@ -59,6 +62,8 @@ class MoveGroup {
   std::optional<Error> failure_;
 };
 
+/// A child of `ancestor`, or of one of its children.
+bool is_descendant(int pid, int ancestor);
 /// The processes at home that have mappings of any of this memory, except `pid`, as far as they can be looked into.
 std::vector<int> sharers_at_home(int pid, const std::set<SharedKey>& memory);
 

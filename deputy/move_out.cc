@@ -140,7 +140,7 @@ class MoveOut {
     if (std::string reason = why_process_stays(record_.pid, hands_.held()); !reason.empty())
       return fail(0, reason);
     TRY(std::vector<MapEntry> maps, std::move(read));
-    if (std::string reason = why_mappings_stay(maps); !reason.empty()) return fail(0, reason);
+    if (std::string reason = why_mappings_stay(maps, group_.files()); !reason.empty()) return fail(0, reason);
     // Before it is interrupted in whatever it does: that is for nothing if somebody is missing.
     TRY_VOID(meet_sharers(maps));
     uint64_t random = 0;
@@ -172,18 +172,43 @@ class MoveOut {
     TRY(maps_, read_maps(record_.pid));
     TRY_VOID(check_no_deputy(maps_));
     if (std::string reason = why_threads_stay(hands_.threads()); !reason.empty()) return fail(0, reason);
-    if (std::string reason = why_mappings_stay(maps_); !reason.empty()) return fail(0, reason);
+    if (std::string reason = why_mappings_stay(maps_, group_.files()); !reason.empty())
+      return fail(0, reason);
     if (!window_is_free(maps_, window()) || (ring_places_ && !ring_places_are_free(maps_)))
       return fail(EAGAIN, "the address space has changed meanwhile; try again");
     TRY(site_, find_vdso_syscall(record_.pid));
     TRY(ProcessMemory memory, ProcessMemory::open(record_.pid));
     memory_.emplace(std::move(memory));
-    return meet_sharers(maps_);  // there may be others by now
+    TRY_VOID(meet_sharers(maps_));  // there may be others by now
+    return bind_files();
   }
 
   Status meet_sharers(const std::vector<MapEntry>& maps) {
+    for (const MapEntry& entry : maps)
+      if (is_shared_file(entry)) TRY_VOID(check_relatives(entry));
     group_.note_sharers(sharers_at_home(record_.pid, shared_memory_in(maps)));
     return group_.meet();
+  }
+
+  /// A file can be mapped by anybody: by whom the user has not given into our hands, too.
+  Status check_relatives(const MapEntry& entry) const {
+    for (int other : sharers_at_home(record_.pid, {{entry.device, entry.inode}}))
+      if (!is_descendant(other, record_.pid) && !is_descendant(record_.pid, other) &&
+          group_.pids().count(other) == 0)
+        return fail(0, "it has mapped " + entry.path + " shared, as has process " + std::to_string(other));
+    return {};
+  }
+
+  /// All who map them stand still. From here on nobody at home can open them, who does not wait for us.
+  Status bind_files() {
+    TRY(std::vector<FileBindings::Bound> bound, group_.files().bind_mapped(node_, maps_, group_.pids()));
+    for (const FileBindings::Bound& file : bound) {
+      capture_->bound[file.key] = {file.key.first, file.key.second, file.size,
+                                   static_cast<int64_t>(file.number)};
+      for (const BoundDescriptor& descriptor : file.descriptors)
+        if (descriptor.pid == record_.pid) capture_->state.descriptors.push_back(descriptor);
+    }
+    return {};
   }
 
   uint64_t window() const { return capture_->state.window_base; }
@@ -222,6 +247,8 @@ class MoveOut {
     TRY_VOID(node_->send(ControlType::kImageEnd, ProcessRef{record_.pid, epoch()}));
     TRY(ProcessRef ready, expect<ProcessRef>(mailbox_.box(), ControlType::kReady, kStageTimeoutMs));
     (void)ready;
+    for (auto& [file, names] : capture_->bound)
+      if (group_.claims().claim_file(file)) TRY_VOID(group_.files().send_contents(node_, file));
     return {};
   }
 
@@ -247,7 +274,7 @@ class MoveOut {
     PageSender sender(*node_, *memory_, page_buffer_);
     for (size_t i = 0; i < capture_->state.areas.size(); ++i) {
       const Area& area = capture_->state.areas[i];
-      if (area.kind == AreaKind::kVdso || !wanted(i)) continue;
+      if (area.kind == AreaKind::kVdso || area.kind == AreaKind::kBound || !wanted(i)) continue;
       if (area.kind == AreaKind::kShared) {
         TRY_VOID(send_shared_pages(area, sender));
         continue;
@@ -312,6 +339,7 @@ class MoveOut {
 
   Error roll_back(Error error) {
     log_debug("move of process " + std::to_string(record_.pid) + ": " + error.message());
+    for (auto& [file, names] : capture_->bound) group_.files().release(file);
     if (reached_ == Reached::kDeputies) {
       if (hands_.held()) hands_.give_up_beginning();
       // The guest was quick: it has executed another program, at home, before we heard that it runs.
@@ -395,6 +423,7 @@ class MoveOn {
   Status all_stages() {
     TRY_VOID(at_stage("reserve", reserve()));
     TRY_VOID(at_stage("send memory", order_image()));
+    TRY_VOID(at_stage("send files", send_files()));
     TRY_VOID(group_.meet());
     TRY_VOID(at_stage("turn the deputies", turn_deputies()));
     TRY_VOID(group_.meet());
@@ -439,6 +468,17 @@ class MoveOn {
       TRY_VOID(let_it_leave(frozen));
     }
     return wait_ready();
+  }
+
+  /// The old node has written home what they had there.
+  Status send_files() {
+    for (const SharedKey& file : group_.files().settled_at(from_)) {
+      if (!group_.claims().claim_file(file)) continue;
+      TRY_VOID(group_.files().send_contents(to_, file));
+      group_.files().moved(file, to_);
+      files_.push_back(file);
+    }
+    return {};
   }
 
   /// It shares memory, and stands still.
@@ -495,6 +535,7 @@ class MoveOn {
     log_debug("move of process " + std::to_string(record_.pid) + ": " + error.message());
     if (reserved_at_new_) (void)to_->send(ControlType::kForget, here_);
     // An exec, which ends a guest at home wherever it is, has set the place itself.
+    for (const SharedKey& file : files_) group_.files().moved(file, from_);
     bool ours = record_.place().epoch == here_.epoch;
     if (ours && hands_.held()) hands_.give_up_beginning();
     bool turned = !turned_.empty() && (hands_.held() || ours);
@@ -544,6 +585,7 @@ class MoveOn {
   Stopwatch total_, freeze_;
   Reserved reserved_;
   bool reserved_at_new_ = false, ordered_ = false;
+  std::vector<SharedKey> files_;  ///< bound to the new node by us
   std::vector<DeputyPeer> old_peers_;
   std::vector<int> turned_;
   MoveReport report_;

@@ -65,6 +65,7 @@ void Custodian::dialed(LinkOrder order) {
 }
 
 void Custodian::lost(const std::shared_ptr<AwayNode>& node) {
+  files_.lost(node);
   std::vector<Record> orphans;
   {
     std::lock_guard lock(mutex_);

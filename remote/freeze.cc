@@ -286,6 +286,11 @@ Result<ProcessState> Supervisor::capture(Frozen& frozen, uint32_t epoch) {
       state.areas.push_back(shared_area(entry, memory));
       continue;
     }
+    if (is_bound_memory(entry)) {
+      TRY(Area bound, bound_area(entry));
+      state.areas.push_back(std::move(bound));
+      continue;
+    }
     if (entry.is_special()) {
       vdso.start = std::min(vdso.start, entry.start);
       vdso.end = std::max(vdso.end, entry.end);
@@ -322,7 +327,21 @@ Result<ProcessState> Supervisor::capture(Frozen& frozen, uint32_t epoch) {
   struct rlimit stack_limit {};
   if (prlimit(outer, RLIMIT_STACK, nullptr, &stack_limit) == 0) state.stack_limit = stack_limit.rlim_cur;
   state.cpu = cpu_figures(guest);
+  state.descriptors = bound_.descriptors_of(guest.pid);
   return state;
+}
+
+Result<Area> Supervisor::bound_area(const MapEntry& entry) {
+  std::shared_ptr<BoundFile> file = bound_.of_memory({entry.device, entry.inode});
+  if (file == nullptr) return fail(ENOTSUP, "a mapped file is not known");
+  Area area;
+  area.start = entry.start;
+  area.end = entry.end;
+  area.protection = entry.protection;
+  area.kind = AreaKind::kBound;
+  area.file = {file->key().first, file->key().second, file->bytes(), static_cast<int64_t>(file->binding())};
+  area.offset = entry.offset;
+  return area;
 }
 
 Status Supervisor::send_file(ImageConnection& connection, const Guest& guest, const Area& area,
@@ -347,14 +366,16 @@ Result<std::vector<int32_t>> Supervisor::sharers_of(const Guest& guest) {
   TRY(std::vector<MapEntry> maps, read_maps(guest.outer_pid));
   std::erase_if(maps, [&](const MapEntry& entry) { return guest.is_ours(entry.start, entry.bytes()); });
   std::set<SharedKey> memory = shared_memory_in(maps);
-  if (memory.empty()) return sharers;
-  std::vector<std::shared_ptr<Guest>> others;
-  {
-    std::shared_lock lock(registry_mutex_);
-    for (auto& [pid, other] : guests_) others.push_back(other);
+  std::set<int> users;  // of the descriptors of bound files
+  for (const std::shared_ptr<BoundFile>& file : bound_.all()) {
+    std::set<int> theirs = bound_.users_of(file->key());
+    if (memory.count(file->memory()) == 0 && theirs.count(guest.pid) == 0) continue;
+    memory.insert(file->memory());
+    users.merge(theirs);
   }
-  for (auto& other : others) {
-    if (other->pid == guest.pid) {
+  if (memory.empty()) return sharers;
+  for (auto& other : all_guests()) {
+    if (other->pid == guest.pid || users.count(other->pid) != 0) {
       sharers.push_back(other->pid);
       continue;
     }
@@ -434,7 +455,7 @@ Status Supervisor::send_image(ImageConnection& connection, Frozen& frozen, const
   std::vector<uint8_t> buffer(kPageRunBytes);
   for (size_t i = 0; i < state.areas.size(); ++i) {
     const Area& area = state.areas[i];
-    if (area.kind == AreaKind::kVdso) continue;
+    if (area.kind == AreaKind::kVdso || area.kind == AreaKind::kBound) continue;
     bool whole = std::find(need.areas.begin(), need.areas.end(), i) != need.areas.end();
     // Another node lacks the file: it gets that, and what is private stays apart. Sent as private pages all of it
     // would be on the way home too, where a file that is mapped shared takes none.
@@ -489,6 +510,7 @@ void Supervisor::move_guest(MoveOrder order, bool home, std::shared_ptr<ImageQue
   }
   std::optional<ControlMessage> called_off;  // while it waited for those that it shares memory with
   std::shared_ptr<SharedClaims> claims = claims_of(order.group);
+  ProcessState state;
   auto work = [&]() -> Status {
     TRY_VOID(freeze(frozen));
     TRY(std::vector<int32_t> sharers, sharers_of(*frozen.guest));
@@ -499,7 +521,8 @@ void Supervisor::move_guest(MoveOrder order, bool home, std::shared_ptr<ImageQue
         return {};
       }
     }
-    TRY(ProcessState state, capture(frozen, order.epoch));
+    TRY(state, capture(frozen, order.epoch));
+    TRY_VOID(write_files_home(state, *claims));
     if (home) {
       QueueConnection connection(*this, queue);
       return send_image(connection, frozen, state, Receiver::kHome, *claims);
@@ -532,6 +555,7 @@ void Supervisor::move_guest(MoveOrder order, bool home, std::shared_ptr<ImageQue
       if (Status met = meet_deputies(*frozen.guest, frozen.threads); !met)
         log_error("guest " + std::to_string(order.pid) +
                   " goes on without its deputies: " + met.error().message());
+    end_leaving(state, false);
     thaw(frozen);
     return;
   }
@@ -540,6 +564,7 @@ void Supervisor::move_guest(MoveOrder order, bool home, std::shared_ptr<ImageQue
   syscall(SYS_pidfd_send_signal, frozen.guest->pidfd.get(), SIGKILL, nullptr, 0);
   wait_for_end(frozen.tracees, frozen.guest->outer_pid);
   drop_guest(frozen.guest);
+  end_leaving(state, true);
 }
 
 /// Home's process is stopped by job control, or continued. The reader of the control connection notes it, so that

@@ -85,7 +85,8 @@ void Supervisor::map_file(GuestThread& thread, PendingCall& call) {
   bool writable_sharing = (args[3] & MAP_TYPE) != MAP_PRIVATE && (args[2] & PROT_WRITE) != 0;
   if (S_ISCHR(info.st_mode) && info.st_rdev == kZeroDevice) return map_zero_device(thread, call);
   if (!S_ISREG(info.st_mode)) return bring_home(thread, call, "mmap of a device");
-  if (writable_sharing) return bring_home(thread, call, "writable shared file mapping");
+  SharedKey shared{info.st_dev, info.st_ino};
+  if (writable_sharing || bound_.find(shared)) return map_shared_file(thread, call, shared);
   if (args[1] == 0 || args[5] % 4096 != 0) return call.answer(-EINVAL);
 
   FileKey key{.device = info.st_dev,

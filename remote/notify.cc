@@ -167,6 +167,12 @@ void Supervisor::dispatch(GuestThread& thread, PendingCall& call, const SyscallR
     if (guest.trace_stacks) stack = guest_stack(thread.outer_tid);
   }
   AnsweredBy by = AnsweredBy::kHome;
+  if (guest.has_bound_descriptor && meets_bound_file(thread, call, row)) {
+    if (traced)
+      trace_call(thread, row, *text, call, AnsweredBy::kBroughtHome, wall, now_ns(CLOCK_MONOTONIC) - started,
+                 std::move(stack));
+    return;
+  }
   switch (row.where) {
     case Where::kHere:
       by = AnsweredBy::kHere;

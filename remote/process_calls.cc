@@ -142,6 +142,8 @@ void Supervisor::clone_call(GuestThread& thread, PendingCall& call, Split kind) 
     }
   } coming{*this, !is_thread};
 
+  // The child is not seen to map them until it is known.
+  std::vector<BoundPin> pins = is_thread ? std::vector<BoundPin>() : bound_.pin_all();
   std::unique_lock tracing = lock_tracer(thread);
   if (!tracing) return answer_when_interrupted(thread, call, kErestartnointr);
   CloneBody body{};
@@ -301,6 +303,10 @@ void Supervisor::clone_call(GuestThread& thread, PendingCall& call, Split kind) 
     process->slots.insert(body.slot);
     process->threads[child_tid] = record;
     record->guest = process;
+    if (guest.has_bound_descriptor) {
+      bound_.inherit(guest.pid, child_tid);
+      process->has_bound_descriptor = true;
+    }
     {
       std::unique_lock lock(registry_mutex_);
       guests_[child_tid] = process;
@@ -468,6 +474,7 @@ void Supervisor::exit_group(GuestThread& thread, PendingCall& call) {
   // Told before home ends: whoever hears of the end finds the figures complete.
   keep_for_parent(guest);
   tell_figures(guest);
+  release_unmapped();
   send_frame(thread.channel.get(), FrameType::kExit, guest, 0, 0, &order, sizeof order);
   drop_guest(owner);
 }

@@ -101,6 +101,7 @@ struct Supervisor::Building {
   std::vector<Tracee> tracees;  ///< in the order of state.threads
   std::vector<std::shared_ptr<CachedFile>> files;
   std::shared_ptr<SharedPool> pool;  ///< of memory that it shares
+  std::vector<BoundPin> bound;       ///< files that it maps, shared and writable
   std::vector<int> descriptors;      ///< of the file or memory behind each area; -1: there is none
   UniqueFd file_socket;              ///< the other end is the only descriptor of the stub, number 0
   UniqueFd userfaultfd;              ///< of the stub's address space; empty where there is none
@@ -374,7 +375,8 @@ Result<std::vector<uint64_t>> Supervisor::add_file_maps(Batch& batch, const Buil
   for (size_t i = 0; i < building.descriptors.size(); ++i) {
     if (building.descriptors[i] < 0) continue;
     const Area& area = building.state.areas[i];
-    uint64_t flags = area.kind == AreaKind::kShared ? MAP_SHARED : MAP_PRIVATE;
+    bool shared = area.kind == AreaKind::kShared || area.kind == AreaKind::kBound;
+    uint64_t flags = shared ? MAP_SHARED : MAP_PRIVATE;
     batch.add(SYS_mmap, {area.start, area.end - area.start, area.protection,
                          flags | MAP_FIXED | MAP_NORESERVE, numbers[building.descriptors[i]], area.offset});
   }
@@ -423,6 +425,13 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
     const Area& area = state.areas[i];
     if (area.kind == AreaKind::kShared) {
       TRY(building.descriptors[i], building.pool->open(area));
+    }
+    if (area.kind == AreaKind::kBound) {
+      if (area.offset % kPageBytes != 0) return fail(EBADMSG, "mapping of a file");
+      TRY(BoundPin file,
+          bound_.open(key_of(area), area.file.size, static_cast<uint64_t>(area.file.mtime_ns)));
+      building.descriptors[i] = file->fd();
+      building.bound.push_back(std::move(file));
     }
     if (area.kind != AreaKind::kFile) continue;
     TRY(building.files[i], files_.open(area.file, area.path));
@@ -557,6 +566,8 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
     std::unique_lock lock(registry_mutex_);
     guests_[guest.pid] = building.guest;
   }
+  for (const BoundDescriptor& descriptor : state.descriptors)
+    if (descriptor.pid == guest.pid) note_bound_descriptor(descriptor);
   start_workers(guest.listener);
   batch.clear();
   batch.add(SYS_close, {static_cast<uint64_t>(inner_listener)});

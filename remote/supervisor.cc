@@ -163,6 +163,29 @@ void Supervisor::serve_control(ControlMessage message) {
             registry_changed_.notify_all();
           },
           static_cast<CpuReading*>(nullptr));
+    case ControlType::kFileTold:
+      return decoded(
+          [&](const FileTold& told) {
+            std::unique_lock lock(registry_mutex_);
+            auto asked = file_answers_.find(told.question);
+            if (asked != file_answers_.end()) asked->second = told;
+            registry_changed_.notify_all();
+          },
+          static_cast<FileTold*>(nullptr));
+    case ControlType::kFileContents:
+      return decoded(
+          [&](const FileWrite& part) {
+            Result<BoundPin> file = bound_.open({part.device, part.inode}, part.size, part.binding);
+            Status put = file ? (*file)->put(part.offset, part.data) : Status(fail(file.error()));
+            if (!put) log_error(put.error().message());
+          },
+          static_cast<FileWrite*>(nullptr));
+    case ControlType::kFileRecall:
+      return decoded(
+          [&](const FileRef& file) {
+            std::thread([this, key = SharedKey{file.device, file.inode}] { recall_file(key); }).detach();
+          },
+          static_cast<FileRef*>(nullptr));
     case ControlType::kTraceOn:
       return decoded(
           [&](const TraceOrder& order) {
@@ -342,6 +365,9 @@ void Supervisor::drop_guest(const std::shared_ptr<Guest>& guest) {
   auto found = guests_.find(guest->pid);
   if (found != guests_.end() && found->second == guest) guests_.erase(found);
   registry_changed_.notify_all();
+  lock.unlock();
+  bound_.forget_process(guest->pid);
+  release_unmapped_soon();
 }
 
 Status Supervisor::let_in() {
@@ -391,6 +417,7 @@ void Supervisor::tick() {
     for (auto& [pid, guest] : guests_) guests.push_back(guest);
   }
   for (auto& guest : guests) tell_figures(*guest);
+  release_unmapped();
 }
 
 void Supervisor::tell_figures(Guest& guest) {

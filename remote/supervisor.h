@@ -13,6 +13,7 @@
 //   timed_calls.cc    poll, select and their like, whose time limits outlast a move
 //   split_calls.cc    calls in which both sides take part: signal actions and masks, times, limits
 //   memory_calls.cc   mappings of home's files
+//   shared_files.cc   ... that are shared and writable
 //   process_calls.cc  fork, threads, exec, exit
 //   child_times.cc    processor time of children, at the parent's wait
 //   rebuild.cc        from image to remote
@@ -32,6 +33,7 @@
 #include "libmosix/process/tracee.h"
 #include "libmosix/syscalls/decode.h"
 #include "libmosix/syscalls/table.h"
+#include "remote/bound_files.h"
 #include "remote/channel.h"
 #include "remote/crew.h"
 #include "remote/file_cache.h"
@@ -264,6 +266,24 @@ class Supervisor {
   void map_descriptor(GuestThread& thread, PendingCall& call, int fd, Mirrored mirrored);
   void again(GuestThread& thread, PendingCall& call, const Error& error);
 
+  // --- shared_files.cc
+  void map_shared_file(GuestThread& thread, PendingCall& call, const SharedKey& key);
+  Result<BoundPin> bind(const Guest& guest, const SharedKey& key, int number);
+  Result<FileTold> ask_about_file(uint32_t& question, const std::function<Status()>& send);
+  void note_bound_descriptor(const BoundDescriptor& descriptor);
+  bool meets_bound_file(GuestThread& thread, PendingCall& call, const SyscallRow& row);
+  void duplicate(GuestThread& thread, PendingCall& call, const SharedKey& key);
+  static std::optional<SharedKey> left_open_by_exec(GuestThread& thread,
+                                                    const std::vector<BoundDescriptor>& own);
+  std::vector<std::shared_ptr<Guest>> all_guests();
+  int who_maps(const BoundFile& file);
+  Status write_home(const BoundFile& file, FileSettle::Then then, bool answered);
+  void release_unmapped();
+  void release_unmapped_soon();
+  void recall_file(const SharedKey& key);
+  Status write_files_home(const ProcessState& state, SharedClaims& claims);
+  void end_leaving(const ProcessState& state, bool gone);
+
   // --- process_calls.cc
   bool keeps_identity(GuestThread& thread, const PendingCall& call, const SyscallRow& row);
   void clone_call(GuestThread& thread, PendingCall& call, Split kind);
@@ -295,6 +315,7 @@ class Supervisor {
   static void wait_for_end(std::vector<Tracee>& tracees, int leader);
   void thaw(Frozen& frozen);
   Result<ProcessState> capture(Frozen& frozen, uint32_t epoch);
+  Result<Area> bound_area(const MapEntry& entry);
   enum class Receiver { kHome, kNode };
   Status send_image(ImageConnection& connection, Frozen& frozen, const ProcessState& state, Receiver to,
                     SharedClaims& claims);
@@ -332,6 +353,8 @@ class Supervisor {
   std::mutex sandbox_mutex_;
   std::unique_ptr<Sandbox> sandbox_;
   FileCache files_;
+  BoundFiles bound_;
+  std::mutex bound_mutex_;  ///< of whoever binds or releases one, to the end
 
   std::shared_mutex registry_mutex_;
   std::map<int, std::shared_ptr<Guest>> guests_;               // by pid
@@ -364,6 +387,9 @@ class Supervisor {
   std::map<int, ExecAnswer> exec_answers_;
   // The same about ended children, by their pid; asked for and perhaps not answered yet.
   std::map<int, std::optional<CpuFigures>> child_times_;
+  // The same about bound files, by question.
+  std::map<uint32_t, std::optional<FileTold>> file_answers_;
+  uint32_t next_file_question_ = 1;
   // Questions to mosixd whether a guest may come, by number; nothing: not answered yet. The text is a refusal's.
   std::map<int64_t, std::optional<std::string>> let_in_;
   int64_t next_question_ = 1;

@@ -26,19 +26,22 @@ enum class ControlType : uint16_t {
   kPages = 12,     ///< PageRun
   kImageEnd = 13,  ///< ProcessRef -> kReady | kFailed
   kGo = 14,  ///< ProcessRef: the move is committed, let the guest run -> kRunning; or after kFrozen: go on
-  kForget = 15,     ///< ProcessRef: the move did not happen, or the process is home, or has ended: drop it
-  kBringHome = 16,  ///< MoveOrder: freeze and send the image to home -> kImageState... | kFailed
-  kMoveTo = 17,     ///< MoveOrder: freeze and send the image to another supervisor -> kMoved | kFailed
-  kResume = 18,     ///< ResumeOrder: a frozen guest goes on where it was
-  kHold = 19,       ///< HoldOrder: home's process stopped or continued
-  kSeized = 20,     ///< ExecAnswer: answer to kExecAsk
-  kExeced = 21,     ///< ProcessRef: the exec succeeded at home, drop the remote
-  kAdopt = 22,      ///< ChildBorn's answer
-  kTraceOn = 23,    ///< TraceOrder
-  kFilePages = 25,  ///< PageRun: pristine contents of a kFile area, as its file has them; goes with kPages
-  kClockTell = 26,  ///< ClockReading: answer to kClockAsk
-  kCpuTell = 27,    ///< CpuReading: answer to kCpuAsk
-  kNeed = 24,       ///< FileNeed: receiver of an image state asks for contents it lacks
+  kForget = 15,      ///< ProcessRef: the move did not happen, or the process is home, or has ended: drop it
+  kBringHome = 16,   ///< MoveOrder: freeze and send the image to home -> kImageState... | kFailed
+  kMoveTo = 17,      ///< MoveOrder: freeze and send the image to another supervisor -> kMoved | kFailed
+  kResume = 18,      ///< ResumeOrder: a frozen guest goes on where it was
+  kHold = 19,        ///< HoldOrder: home's process stopped or continued
+  kSeized = 20,      ///< ExecAnswer: answer to kExecAsk
+  kExeced = 21,      ///< ProcessRef: the exec succeeded at home, drop the remote
+  kAdopt = 22,       ///< ChildBorn's answer
+  kTraceOn = 23,     ///< TraceOrder
+  kFilePages = 25,   ///< PageRun: pristine contents of a kFile area, as its file has them; goes with kPages
+  kClockTell = 26,   ///< ClockReading: answer to kClockAsk
+  kCpuTell = 27,     ///< CpuReading: answer to kCpuAsk
+  kNeed = 24,        ///< FileNeed: receiver of an image state asks for contents it lacks
+  kFileTold = 28,    ///< FileTold: answer to kFileBind and kFileSettle
+  kFileRecall = 29,  ///< FileRef: somebody at home opens a file that is bound here -> kWantHome | kFileSettle
+  kFileContents = 30,  ///< FileWrite: contents of a file that is being bound here
 
   // supervisor -> custodian
   kReserved = 40,    ///< Reserved
@@ -55,6 +58,9 @@ enum class ControlType : uint16_t {
   kClockAsk = 52,    ///< ClockReading, only its number: what do home's clocks say -> kClockTell
   kCpuAsk = 53,      ///< CpuReading, only its pid: what has this ended child spent away -> kCpuTell
   kFrozen = 54,      ///< Frozen: a guest that shares memory stands still -> kGo | kResume
+  kFileBind = 55,    ///< FileBind: a guest maps a file shared and writable -> kFileContents..., kFileTold
+  kFileWrite = 56,   ///< FileWrite: what a bound file has here
+  kFileSettle = 57,  ///< FileSettle: home has all of it now -> kFileTold
   kStatistics = 51,  ///< GuestStatistics, once a second for each guest, and at its end
 };
 
@@ -206,6 +212,9 @@ enum class AreaKind : uint8_t {
   kVdso = 3,   ///< vdso and its data pages, [vvar start, vdso end)
   /// Anonymous memory that it shares with others, or may: `file` names it within one move, `offset` says which part
   kShared = 4,
+  /// A shared mapping of a file of home's that is bound: while it is away, its contents are where its mappings are.
+  /// `file` names it, `file.size` is its size, and `file.mtime_ns` the number of the binding
+  kBound = 5,
 };
 
 /// Bits of Area::advice: what madvise(2) and mlock(2) have been told and smaps shows, in VmFlags, by these letters.
@@ -301,6 +310,19 @@ struct ThreadState {
   }
 };
 
+/// A descriptor of a process that leads to a bound file.
+struct BoundDescriptor {
+  int32_t pid = 0;
+  int32_t number = 0;
+  uint64_t device = 0;
+  uint64_t inode = 0;
+  auto operator<=>(const BoundDescriptor&) const = default;
+  template <class A>
+  void visit(A& a) {
+    a(pid), a(number), a(device), a(inode);
+  }
+};
+
 /// A process between two places: everything but its pages.
 struct ProcessState {
   int32_t pid = 0;
@@ -316,10 +338,73 @@ struct ProcessState {
   uint64_t stack_limit = 0;          ///< RLIMIT_STACK, soft
   std::vector<uint64_t> cpu_timers;  ///< itimerval (4 words) of ITIMER_VIRTUAL and of ITIMER_PROF
   CpuFigures cpu;                    ///< spent away so far
+  std::vector<BoundDescriptor> descriptors;
   template <class A>
   void visit(A& a) {
     a(pid), a(epoch), a(window_base), a(areas), a(threads), a(actions), a(mm), a(auxv), a(monotonic_ns),
-        a(boottime_ns), a(stack_limit), a(cpu_timers), a(cpu);
+        a(boottime_ns), a(stack_limit), a(cpu_timers), a(cpu), a(descriptors);
+  }
+};
+
+struct FileRef {
+  uint64_t device = 0;
+  uint64_t inode = 0;
+  template <class A>
+  void visit(A& a) {
+    a(device), a(inode);
+  }
+};
+
+struct FileBind {
+  uint32_t question = 0;  ///< repeated by the answer
+  int32_t pid = 0;
+  int32_t number = 0;  ///< of its descriptor
+  template <class A>
+  void visit(A& a) {
+    a(question), a(pid), a(number);
+  }
+};
+
+struct FileTold {
+  uint32_t question = 0;
+  int32_t code = 0;  ///< errno: it cannot be bound, and why; 0: done
+  std::string reason;
+  uint64_t device = 0;
+  uint64_t inode = 0;
+  uint64_t size = 0;
+  uint64_t binding = 0;                      ///< number of this binding of the file
+  std::vector<BoundDescriptor> descriptors;  ///< all that lead to it, of processes that are on this node
+  template <class A>
+  void visit(A& a) {
+    a(question), a(code), a(reason), a(device), a(inode), a(size), a(binding), a(descriptors);
+  }
+};
+
+/// Contents of a bound file. Zeros that were never written are not sent.
+struct FileWrite {
+  uint64_t device = 0;
+  uint64_t inode = 0;
+  uint64_t size = 0;  ///< of the whole file
+  uint64_t binding = 0;
+  uint64_t offset = 0;
+  Bytes data;  ///< at most kPageRunBytes
+  template <class A>
+  void visit(A& a) {
+    a(device), a(inode), a(size), a(binding), a(offset), a(data);
+  }
+};
+
+/// All of a bound file that was changed away has been sent.
+struct FileSettle {
+  enum class Then : uint8_t { kStay = 0, kRelease = 1 };  ///< others count as kStay
+  uint32_t question = 0;                                  ///< 0: no answer is wanted
+  uint64_t device = 0;
+  uint64_t inode = 0;
+  uint64_t binding = 0;     ///< a word about an earlier one is late, and means nothing
+  Then then = Then::kStay;  ///< kRelease: nobody there has a mapping of it any more
+  template <class A>
+  void visit(A& a) {
+    a(question), a(device), a(inode), a(binding), a(then);
   }
 };
 

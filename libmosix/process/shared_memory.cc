@@ -15,6 +15,8 @@ namespace {
 
 constexpr char kName[] = "mosix:shared";
 constexpr char kPath[] = "/memfd:mosix:shared";
+constexpr char kBoundName[] = "mosix:bound";
+constexpr char kBoundPath[] = "/memfd:mosix:bound";
 
 SharedKey key_in(const MapEntry& entry) { return {entry.device, entry.inode}; }
 
@@ -36,16 +38,33 @@ bool is_shared_anonymous(const MapEntry& entry) {
          entry.path.rfind("[anon_shmem:", 0) == 0;
 }
 
+bool is_shared_file(const MapEntry& entry) {
+  return entry.shared && entry.has_inode() && (entry.protection & PROT_WRITE) != 0 &&
+         !is_shared_anonymous(entry) && !entry.path.empty() && entry.path[0] == '/';
+}
+
+bool is_bound_memory(const MapEntry& entry) {
+  return entry.shared && entry.has_inode() && entry.path == kBoundPath;
+}
+
+Result<UniqueFd> make_bound_memory(uint64_t bytes) {
+  UniqueFd fd(memfd_create(kBoundName, MFD_CLOEXEC));
+  if (!fd || ftruncate(fd.get(), static_cast<off_t>(bytes)) != 0)
+    return fail_errno("memory for a mapped file");
+  return fd;
+}
+
 std::set<SharedKey> shared_memory_in(const std::vector<MapEntry>& maps) {
   std::set<SharedKey> memory;
   for (const MapEntry& entry : maps)
-    if (is_shared_anonymous(entry)) memory.insert(key_in(entry));
+    if (is_shared_anonymous(entry) || is_shared_file(entry) || is_bound_memory(entry))
+      memory.insert(key_in(entry));
   return memory;
 }
 
 bool maps_any_of(const std::vector<MapEntry>& maps, const std::set<SharedKey>& memory) {
   return std::any_of(maps.begin(), maps.end(), [&](const MapEntry& entry) {
-    return is_shared_anonymous(entry) && memory.count(key_in(entry)) != 0;
+    return entry.shared && entry.has_inode() && memory.count(key_in(entry)) != 0;
   });
 }
 
@@ -123,6 +142,11 @@ std::vector<PageSpan> SharedClaims::claim(const Area& area, const PageSpan& span
   taken = merge_spans(std::move(taken));
   for (PageSpan& part : fresh) part.address = part.address - area.offset + area.start;
   return fresh;
+}
+
+bool SharedClaims::claim_file(const SharedKey& file) {
+  std::lock_guard lock(mutex_);
+  return files_.insert(file).second;
 }
 
 Result<int> SharedPool::open(const Area& area) {

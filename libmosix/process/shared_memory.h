@@ -25,6 +25,13 @@
 namespace mosix {
 
 bool is_shared_anonymous(const MapEntry& entry);
+/// A shared mapping, writable now, of something that has a path: at home. Whether it can be bound is another question
+/// (deputy/file_bindings.h).
+bool is_shared_file(const MapEntry& entry);
+/// The same away, where its contents are in a memfd of ours.
+bool is_bound_memory(const MapEntry& entry);
+/// A memfd of that kind. It does not go over an exec.
+Result<UniqueFd> make_bound_memory(uint64_t bytes);
 
 /// Device and inode, by which processes of one machine can tell that it is the same memory.
 using SharedKey = std::pair<uint64_t, uint64_t>;
@@ -48,10 +55,13 @@ class SharedClaims {
  public:
   /// The parts of `span`, a piece of `area`, that nobody had claimed; they are claimed now.
   std::vector<PageSpan> claim(const Area& area, const PageSpan& span);
+  /// The same of a whole bound file.
+  bool claim_file(const SharedKey& file);
 
  private:
   std::mutex mutex_;
   std::map<SharedKey, std::vector<PageSpan>> taken_;  ///< by offset, sorted and merged
+  std::set<SharedKey> files_;
 };
 
 /// The memory of one group where it arrives, each piece made by the first who has a mapping of it. Any thread.

@@ -65,18 +65,16 @@ def report_of_one_short_program(lab):
         require(home + away >= 0.04 and away > 0.02 and rest.startswith('(1 move, last on node2'), err)
 
 
-# Processes that map a file of which others might hear what they write, which cannot be had away, and end as soon as they
-# can.
+# Processes that ask for what cannot be had away, and end as soon as they can.
 SHARES = '''
-import mmap, os, tempfile
-file = tempfile.TemporaryFile()
-file.truncate(4096)
+import ctypes, os
+attach = ctypes.CDLL(None).shmat
 for _ in range(40):
     if os.fork() == 0:
-        mmap.mmap(file.fileno(), 4096)
+        attach(-1, None, 0)
         os._exit(0)
     os.wait()
-mmap.mmap(file.fileno(), 4096)
+attach(-1, None, 0)
 '''
 
 
@@ -84,11 +82,11 @@ def what_has_brought_it_home(lab):
     def counted():
         status, out, err = lab.run('mosctl', 'status', '--json')
         require(status == 0, err)
-        return json.loads(out)['brought_home'].get('writable shared file mapping', 0)
+        return json.loads(out)['brought_home'].get('shmat', 0)
     before = counted()
     status, _, err = lab.run('mosrun', '--report', '-r', 'node2', '--require', PYTHON, '-c', SHARES)
     require(status == 0, err)
-    require('brought home 41 times: writable shared file mapping (41)\n' in err, err)
+    require('brought home 41 times: shmat (41)\n' in err, err)
     require(counted() == before + 41, f'{before} before, {counted()} now')
     status, _, err = lab.run('mosrun', '--report', '-r', 'node2', '--require', PYTHON, '-c', BURN)
     require(status == 0 and 'brought' not in err, err)
@@ -396,11 +394,11 @@ def debugger_at_home(lab):
 
 
 MAPPER = (PYTHON, '-uc', """
-import mmap, sys, tempfile
-file = tempfile.TemporaryFile()
-file.truncate(8192)
+import mmap, os, sys
+file = os.memfd_create('shared')
+os.truncate(file, 8192)
 for line in sys.stdin:
-    shared = mmap.mmap(file.fileno(), 8192)  # others may look into the file: made at home
+    shared = mmap.mmap(file, 8192)  # others may look into it unseen: made at home
     shared[:5] = b'there'
     print(line.strip(), shared[:5].decode())
 """)
@@ -417,7 +415,7 @@ def coming_home_waits_for_a_debugger(lab):
     process.stdin.write('one\n')
     process.stdin.flush()
     ready, _, _ = select.select([process.stdout, process.stderr], [], [], 8)
-    require(not ready, f'it went on without its call: {ready and process.stderr.readline()}')
+    require(not ready, f'it went on without its call: {ready and ready[0].readline()}')
     require(lab.where(pid) == 'node2', lab.where(pid))
     strace.terminate()
     strace.wait(60)

@@ -13,8 +13,10 @@
 
 using namespace mosix;
 
+static FileBindings files;
+
 TEST_CASE("one alone waits for nobody") {
-  MoveGroup group({10});
+  MoveGroup group({10}, files);
   CHECK(group.alone());
   CHECK_EQ(group.number(), 0);
   CHECK(group.meet());
@@ -22,7 +24,7 @@ TEST_CASE("one alone waits for nobody") {
 }
 
 TEST_CASE("one alone that shares memory with others is told") {
-  MoveGroup group({10});
+  MoveGroup group({10}, files);
   group.note_sharers({10, 11, 12});
   Status met = group.meet();
   REQUIRE_FALSE(met);
@@ -34,7 +36,7 @@ TEST_CASE("nobody goes on before all are there") {
   constexpr int kMembers = 5, kRounds = 200;
   std::set<int> pids;
   for (int i = 0; i < kMembers; ++i) pids.insert(i);
-  MoveGroup group(pids);
+  MoveGroup group(pids, files);
   CHECK_NE(group.number(), 0);
   std::atomic<int> arrived{0}, early{0};
   std::vector<std::thread> threads;
@@ -50,7 +52,7 @@ TEST_CASE("nobody goes on before all are there") {
 }
 
 TEST_CASE("one that gives up takes back those that wait and those that come later") {
-  MoveGroup group({1, 2, 3});
+  MoveGroup group({1, 2, 3}, files);
   Status first, third;
   std::thread waits([&] { first = group.meet(); });
   std::thread fails([&] { group.give_up(2, Error{EBUSY, "it is traced"}); });
@@ -66,7 +68,7 @@ TEST_CASE("one that gives up takes back those that wait and those that come late
 
 TEST_CASE("what passes is tried again") {
   for (int code : {ESRCH, ECANCELED, EAGAIN}) {
-    MoveGroup group({1, 2});
+    MoveGroup group({1, 2}, files);
     group.give_up(2, Error{code, "gone"});
     Status met = group.meet();
     REQUIRE_FALSE(met);
@@ -76,7 +78,7 @@ TEST_CASE("what passes is tried again") {
 
 TEST_CASE("a failure after all were there takes nobody back") {
   for (int i = 0; i < 2000; ++i) {
-    MoveGroup group({1, 2, 3});
+    MoveGroup group({1, 2, 3}, files);
     Status first, second;
     std::thread one([&] { first = group.meet(); });
     std::thread two([&] { second = group.meet(); });
@@ -91,7 +93,7 @@ TEST_CASE("a failure after all were there takes nobody back") {
 
 TEST_CASE("one that has nothing to do is not waited for, before the others come or after") {
   for (bool before : {true, false}) {
-    MoveGroup group({1, 2});
+    MoveGroup group({1, 2}, files);
     Status met;
     if (before) group.leave(2);
     std::thread waits([&] { met = group.meet(); });
