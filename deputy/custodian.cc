@@ -19,11 +19,12 @@
 namespace mosix {
 namespace {
 
-constexpr int64_t kLookNs = 30'000'000;       ///< how often processes that are away are looked at for stops
-constexpr int64_t kLingerMs = 300;            ///< an empty custodian stays so long: orders come in groups
-constexpr int64_t kEndedMemoryMs = 60'000;    ///< a node that is cut off longer has been given up
-constexpr int64_t kFileLookMs = 1000;         ///< recalls are repeated so often
-constexpr int64_t kEndedLookMs = 1000;        ///< nearly all of them are settled by their nodes' words
+constexpr int64_t kLookNs = 30'000'000;     ///< how often processes that are away are looked at for stops
+constexpr int64_t kLingerMs = 300;          ///< an empty custodian stays so long: orders come in groups
+constexpr int64_t kEndedMemoryMs = 60'000;  ///< a node that is cut off longer has been given up
+constexpr int64_t kRecallMs = 1000;         ///< recalls are repeated so often
+constexpr int64_t kUnmappedMs = 10'000;     ///< files that are kept for those at home are looked for so often
+constexpr int64_t kEndedLookMs = 1000;      ///< nearly all of them are settled by their nodes' words
 constexpr int64_t kGuestEndedGraceMs = 1000;  ///< a deputy whose guest has ended ends by itself within it
 constexpr int64_t kLastWordMs = 2000;         ///< a node tells so soon what an ended guest has used
 constexpr size_t kMaxEndedCpu = 4096;  ///< children that may wait to be reaped by parents that are away
@@ -292,9 +293,12 @@ void Custodian::kill_process(const Record& record, const std::string& why) {
 // --- looking after those that are away --------------------------------------------------------------
 
 void Custodian::tick() {
-  if (now_ms() - looked_at_files_ms_ > kFileLookMs) {
-    looked_at_files_ms_ = now_ms();
+  if (now_ms() - recalled_ms_ > kRecallMs) {
+    recalled_ms_ = now_ms();
     recall_files();
+  }
+  if (now_ms() - looked_for_unmapped_ms_ > kUnmappedMs) {
+    looked_for_unmapped_ms_ = now_ms();
     files_.close_unmapped();
   }
   std::vector<Record> away, busy, orphans, settled;
@@ -413,7 +417,7 @@ void Custodian::heard(const std::shared_ptr<AwayNode>& node, ControlMessage mess
       return with<FileSettle>(message, [&](auto& settle) { file_settled(node, settle); });
     case ControlType::kWantHome:
       return with<WantHome>(message, [&](auto& want) {
-        if (Record record = find(want.pid)) bring_home_because(record, want.reason);
+        if (Record record = find(want.pid)) bring_home_because(record, {want.reason, want.for_a_call != 0});
       });
     default:
       log_debug("control message " + std::to_string(message.type) + " from " + node->name() +

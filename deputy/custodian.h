@@ -90,7 +90,14 @@ class Custodian : public AwayNode::Listener {
   Result<MoveReport> try_move_to(const Record& record, const std::string& target, MoveGroup& group);
   void finish_move(const Record& record, const std::string& from, const std::string& to,
                    const Result<MoveReport>& moved, const Cause& cause);
-  void bring_home_because(const Record& record, const std::string& reason);
+  /// A supervisor's wish.
+  struct Wish {
+    std::string reason;
+    bool may_return = false;
+  };
+  void bring_home_because(const Record& record, const Wish& wish);
+  void send_back(const Record& record, const std::string& node, const std::string& reason);
+  bool may_go_back(const Record& record, const std::string& reason);
   void all_home(LinkOrder order);
   void set_trace(const LinkOrder& order);
   void send_traces(AwayNode& node);
@@ -138,10 +145,10 @@ class Custodian : public AwayNode::Listener {
   UniqueFd epoll_, timer_, wake_;
   UniqueFd lease_signals_;  ///< somebody opens a file that is bound to a node
   FileBindings files_;
-  int64_t looked_at_files_ms_ = 0;  ///< main thread
-  bool ordered_ = false;            ///< main thread: an order has come
-  bool timer_on_ = false;           ///< main thread
-  int64_t empty_since_ms_ = 0;      ///< main thread
+  int64_t recalled_ms_ = 0, looked_for_unmapped_ms_ = 0;  ///< main thread
+  bool ordered_ = false;                                  ///< main thread: an order has come
+  bool timer_on_ = false;                                 ///< main thread
+  int64_t empty_since_ms_ = 0;                            ///< main thread
 
   std::mutex mutex_;  ///< the registry mutex
   std::condition_variable changed_;
@@ -163,7 +170,7 @@ class Custodian : public AwayNode::Listener {
   /// Of processes that have ended, for parents that are away; oldest first
   std::deque<CpuReading> ended_cpu_;
   std::map<int, std::weak_ptr<AwayNode>> cpu_questions_;  ///< asked about those that are just ending
-  std::map<int, std::string> wants_home_;                 ///< busy ones that a supervisor wants to send home
+  std::map<int, Wish> wants_home_;                        ///< busy ones that a supervisor wants to send home
   std::map<int, bool> traced_;                            ///< pid (0: all) to "with stacks"
   int threads_ = 0;                                       ///< operations under way
   struct Dial {

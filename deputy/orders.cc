@@ -55,7 +55,7 @@ void Custodian::unclaim(const Record& record) {
 /// wish to go home. If another operation has begun meanwhile, its own end sees to it.
 void Custodian::settle(const Record& record) {
   bool ended;
-  std::string wish;
+  std::optional<Wish> wish;
   {
     std::lock_guard lock(mutex_);
     if (record->held()) return;
@@ -72,7 +72,7 @@ void Custodian::settle(const Record& record) {
     if (claim(record, place.node->name() + " is gone")) lose_process(record, place.node->name());
     return;
   }
-  if (place.node && !wish.empty()) return bring_home_because(record, wish);
+  if (place.node && wish) return bring_home_because(record, *wish);
   drop_if_unmanaged(record);
 }
 
@@ -168,23 +168,57 @@ void Custodian::finish_move(const Record& record, const std::string& from, const
   malloc_trim(0);  // buffers of pages go back to the kernel
 }
 
-void Custodian::bring_home_because(const Record& record, const std::string& reason) {
+void Custodian::bring_home_because(const Record& record, const Wish& wish) {
   {
     // Wished for and, if nobody has the process, taken up in one step: an operation that ends looks for wishes.
     std::lock_guard lock(mutex_);
     if (record->ended) return;
     if (!record->busy.empty()) {
-      wants_home_[record->pid] = reason;
+      wants_home_[record->pid] = wish;
       return;
     }
     record->busy = "it is being brought home";
   }
-  in_thread([this, record, reason] {
+  in_thread([this, record, wish] {
     std::string from = record->where();
-    const Cause cause{reason, true};
-    finish_move(record, from, "home", move_to(record, "home", cause), cause);
+    const Cause cause{wish.reason, true};
+    Result<MoveReport> moved = move_to(record, "home", cause);
+    finish_move(record, from, "home", moved, cause);
     settle(record);
+    if (moved && from != "home" && wish.may_return) send_back(record, from, wish.reason);
   });
+}
+
+/// It came home for a call, which is made by now or soon. Where that has left something behind that cannot go away (a
+/// segment, a ring), it stays; so does one that has come home too often.
+void Custodian::send_back(const Record& record, const std::string& node, const std::string& reason) {
+  constexpr auto kPause = std::chrono::milliseconds(100);
+  if (!may_go_back(record, reason)) return announce(record);
+  std::this_thread::sleep_for(kPause);
+  if (!claim(record, "it is being moved back to " + node)) return;
+  const Cause cause{"moved back after " + reason};
+  Result<MoveReport> moved = MoveReport{};
+  if (record->where() == "home") moved = move_to(record, node, cause);
+  finish_move(record, "home", node, moved, cause);
+  settle(record);
+}
+
+bool Custodian::may_go_back(const Record& record, const std::string& reason) {
+  constexpr double kMostReturns = 3, kFadesInMs = 10'000;
+  std::lock_guard lock(mutex_);
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  int64_t now_ms = now.tv_sec * 1000 + now.tv_nsec / 1'000'000;
+  record->returns -= static_cast<double>(now_ms - record->returned_ms) / kFadesInMs;
+  record->returns = std::max(record->returns, 0.0);
+  record->returned_ms = now_ms;
+  if (record->ended) return false;
+  if (record->returns <= kMostReturns - 1) {
+    record->returns += 1;
+    return true;
+  }
+  record->reason = "left at home, for it came home again and again, last for " + reason;
+  return false;
 }
 
 void Custodian::all_home(LinkOrder order) {

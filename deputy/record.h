@@ -110,6 +110,8 @@ struct ProcessRecord {
   bool ended = false;
   int64_t ended_ms = 0;  ///< when: its node has the last word on what it used, for a while
   uint32_t moves = 0;
+  double returns = 0;  ///< how often it has been sent back after a call at home, fading with time
+  int64_t returned_ms = 0;
   std::string reason;     ///< why it is where it is
   std::string hold_node;  ///< -r: where its exec'd images and children go
   bool require = false;

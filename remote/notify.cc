@@ -315,11 +315,12 @@ void Supervisor::answer_when_interrupted(GuestThread& thread, PendingCall& call,
 
 /// However long it takes: while a debugger has hold of the process at home, for instance, nobody can bring it. Natively
 /// the call would have been made.
-void Supervisor::bring_home(GuestThread& thread, PendingCall& call, const std::string& reason) {
+void Supervisor::bring_home(GuestThread& thread, PendingCall& call, const std::string& reason,
+                            bool may_return) {
   constexpr int kLongestPauseS = 5, kSayAfter = 5;
   Guest& guest = *thread.guest;
   for (int asked = 1;; ++asked) {
-    WantHome want{.pid = guest.pid, .reason = reason};
+    WantHome want{.pid = guest.pid, .reason = reason, .for_a_call = may_return};
     if (!send_control(ControlType::kWantHome, encode_message(want))) return call.abandon();
     if (asked == kSayAfter)
       log_info("guest " + std::to_string(guest.pid) + " waits to be brought home for " + reason);

@@ -133,7 +133,7 @@ void Supervisor::clone_call(GuestThread& thread, PendingCall& call, Split kind) 
   // A fork is never undone, and none is refused that home would make: where there is no room, the parent goes home
   // first.
   Status room = is_thread ? Status() : let_in();
-  if (!room) return bring_home(thread, call, options_.node_name + " is " + room.error().what);
+  if (!room) return bring_home(thread, call, options_.node_name + " is " + room.error().what, false);
   struct Coming {
     Supervisor& supervisor;
     bool counted;
@@ -343,7 +343,7 @@ void Supervisor::exec_call(GuestThread& thread, PendingCall& call, const Syscall
   Guest& guest = *thread.guest;
   NotifiedMemory memory(thread.outer_tid);
   Result<CallPlan> plan = plan_call(row, call.args(), memory);
-  if (!plan) return bring_home(thread, call, "exec with very many arguments");
+  if (!plan) return bring_home(thread, call, "exec with very many arguments", false);
   ExecAsk ask;
   ask.pid = guest.pid;
   ask.tid = thread.tid;
@@ -388,7 +388,7 @@ void Supervisor::exec_call(GuestThread& thread, PendingCall& call, const Syscall
   };
   if (!answer || answer->allowed == 0) {
     not_busy();
-    return bring_home(thread, call, answer ? "exec: " + answer->reason : "exec: no answer from home");
+    return bring_home(thread, call, answer ? "exec: " + answer->reason : "exec: no answer from home", false);
   }
   for (;;) {
     Result<CallReply> reply = exchange(thread, *plan);

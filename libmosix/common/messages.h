@@ -510,10 +510,11 @@ struct ChildBorn {
 
 struct WantHome {
   int32_t pid = 0;
-  std::string reason;  ///< "io_uring_setup", "shmat", ...
+  std::string reason;      ///< "io_uring_setup", "shmat", ...
+  uint8_t for_a_call = 0;  ///< 1: once that is made, it may come back
   template <class A>
   void visit(A& a) {
-    a(pid), a(reason);
+    a(pid), a(reason), a(for_a_call);
   }
 };
 

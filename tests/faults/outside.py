@@ -349,6 +349,39 @@ def what_home_sees(lab):
     require(process.wait(60) == 0, f'status {process.returncode}')
 
 
+# A program that asks for what cannot be had away: as often as a line says. (Such a call fails, and leaves nothing behind.)
+ASKER = (PYTHON, '-uc', """
+import ctypes, sys
+attach = ctypes.CDLL(None).shmat
+for line in sys.stdin:
+    for _ in range(int(line.split()[1])):
+        attach(-1, None, 0)
+    print(line.strip())
+""")
+
+
+def it_goes_back(lab):
+    """For one call a process comes home and goes back; for call after call it stays, and says so."""
+    process, pid = lab.start('mosrun', '-r', 'node2', '--require', *ASKER)
+    lab.until_away(pid)
+    require(answers(process, 'once 1'), 'no answer')
+    lab.until('it has been at home', lambda: lab.why(pid)['moves'] >= 2)
+    lab.until_away(pid)
+    require('moved back after shmat' in lab.why(pid)['reason'], lab.why(pid)['reason'])
+    require(answers(process, 'none 0') and lab.where(pid) == 'node2', 'it does not go on there')
+
+    def asks_again():
+        require(answers(process, 'again 1'), 'no answer')
+        return 'left at home' in lab.why(pid)['reason']
+    lab.until('it is left at home', asks_again)
+    require(lab.where(pid) == 'home', lab.where(pid))
+    status, _, err = lab.run('migrate', str(pid), 'node3')
+    require(status == 0 and lab.where(pid) == 'node3', f'by an order it goes: {err}')
+    process.stdin.close()
+    require(process.wait(60) == 0, f'status {process.returncode}')
+    lab.nothing_left()
+
+
 def computing_is_asleep_at_home(lab):
     """Its processor time is the away node's: at home it shows none, and mosps has it."""
     process, pid = lab.start('mosrun', '-r', 'node2', '--require', *SPINNER)
@@ -525,8 +558,8 @@ def trace_of_a_running_process(lab):
     require(tracer.returncode == 0, f'{tracer.returncode} {rest}')
 
 
-CASES = [what_home_sees, what_has_brought_it_home, computing_is_asleep_at_home, debugger_at_home, coming_home_waits_for_a_debugger,
-         other_kinds_of_programs, trace_of_a_command,
+CASES = [what_home_sees, what_has_brought_it_home, it_goes_back, computing_is_asleep_at_home, debugger_at_home,
+         coming_home_waits_for_a_debugger, other_kinds_of_programs, trace_of_a_command,
          trace_options, trace_of_a_running_process,
          report_of_short_programs, report_of_one_short_program, children_that_only_fork, chain_of_short_lives,
          child_without_its_first_thread, child_that_moved, killed_child,
