@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -59,6 +60,13 @@ void for_each_process(const std::function<void(int)>& act) {
   closedir(listing);
 }
 
+/// Without asking a file server that may not answer.
+bool leads_to(int folder, const char* name, const SharedKey& key) {
+  struct statx facts {};
+  if (statx(folder, name, AT_STATX_DONT_SYNC, STATX_INO, &facts) != 0) return false;
+  return makedev(facts.stx_dev_major, facts.stx_dev_minor) == key.first && facts.stx_ino == key.second;
+}
+
 /// Of all processes that can be looked into.
 std::vector<BoundDescriptor> descriptors_of(const SharedKey& key) {
   std::vector<BoundDescriptor> found;
@@ -68,10 +76,8 @@ std::vector<BoundDescriptor> descriptors_of(const SharedKey& key) {
     DIR* listing = opendir(("/proc/" + std::to_string(pid) + "/fd").c_str());
     if (listing == nullptr) return;
     while (dirent* entry = readdir(listing)) {
-      struct stat facts {};
       bool number = entry->d_name[0] >= '0' && entry->d_name[0] <= '9';
-      if (!number || fstatat(dirfd(listing), entry->d_name, &facts, 0) != 0) continue;
-      if (facts.st_dev == key.first && facts.st_ino == key.second)
+      if (number && leads_to(dirfd(listing), entry->d_name, key))
         found.push_back({pid, atoi(entry->d_name), key.first, key.second});
     }
     closedir(listing);
@@ -199,7 +205,7 @@ Result<FileBindings::Bound> FileBindings::bind_locked(const std::shared_ptr<Away
           getpid());  // the kernel has noted this thread, which may have ended by then
   }
   file.node = node;
-  file.settled = false;
+  file.leaves_with = 0;
   bound.number = file.number;
   TRY(facts, facts_of(file.fd.get()));  // as it is when nobody can change it any more
   bound.size = static_cast<uint64_t>(facts.st_size);
@@ -319,19 +325,26 @@ Status FileBindings::settled(const std::shared_ptr<AwayNode>& node, const FileSe
   bool release = told.then == FileSettle::Then::kRelease;
   std::optional<Error> failure = std::exchange(file->failure, std::nullopt);
   if (failure && !release) return fail(std::move(*failure));
-  file->settled = true;
+  if (told.then == FileSettle::Then::kLeave) file->leaves_with = told.pid;
   if (!release) return {};
   release_locked(*file);
   files_.erase(key);
   return {};
 }
 
-std::vector<SharedKey> FileBindings::settled_at(const std::shared_ptr<AwayNode>& node) {
+std::vector<SharedKey> FileBindings::leaving(const std::shared_ptr<AwayNode>& node,
+                                             const std::set<int>& group) {
   std::lock_guard lock(mutex_);
   std::vector<SharedKey> keys;
   for (auto& [key, file] : files_)
-    if (file.settled && file.node == node) keys.push_back(key);
+    if (file.node == node && group.count(file.leaves_with) != 0) keys.push_back(key);
   return keys;
+}
+
+void FileBindings::stay(const std::shared_ptr<AwayNode>& node, const std::set<int>& group) {
+  std::lock_guard lock(mutex_);
+  for (auto& [key, file] : files_)
+    if (file.node == node && group.count(file.leaves_with) != 0) file.leaves_with = 0;
 }
 
 void FileBindings::moved(const SharedKey& key, const std::shared_ptr<AwayNode>& node) {
@@ -339,7 +352,7 @@ void FileBindings::moved(const SharedKey& key, const std::shared_ptr<AwayNode>& 
   auto at = files_.find(key);
   if (at == files_.end()) return;
   at->second.node = node;
-  at->second.settled = false;
+  at->second.leaves_with = 0;
 }
 
 void FileBindings::release(const SharedKey& key) {
@@ -350,7 +363,7 @@ void FileBindings::release(const SharedKey& key) {
 void FileBindings::release_locked(File& file) {
   if (file.node != nullptr && file.fd) fcntl(file.fd.get(), F_SETLEASE, F_UNLCK);
   file.node.reset();
-  file.settled = false;
+  file.leaves_with = 0;
 }
 
 void FileBindings::lost(const std::shared_ptr<AwayNode>& node) {

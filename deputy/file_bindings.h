@@ -46,7 +46,10 @@ class FileBindings {
   Status send_contents(const std::shared_ptr<AwayNode>& node, const SharedKey& key);
   /// Home has all of it, or says here why not; it may move on, or (`release`) nobody there needs it any more.
   Status settled(const std::shared_ptr<AwayNode>& node, const FileSettle& told);
-  std::vector<SharedKey> settled_at(const std::shared_ptr<AwayNode>& node);
+  /// Those that are about to leave with a member of this group.
+  std::vector<SharedKey> leaving(const std::shared_ptr<AwayNode>& node, const std::set<int>& group);
+  /// They do not.
+  void stay(const std::shared_ptr<AwayNode>& node, const std::set<int>& group);
   void moved(const SharedKey& key, const std::shared_ptr<AwayNode>& node);
   /// Those who map it are at home, or have never left.
   void release(const SharedKey& key);
@@ -71,8 +74,8 @@ class FileBindings {
     UniqueFd fd;
     std::shared_ptr<AwayNode> node;  ///< null: its mappings are at home
     uint64_t number = 0;             ///< of the binding
-    bool settled = false;
-    std::optional<Error> failure;  ///< of a write
+    int leaves_with = 0;             ///< a process that is being moved, and has written home what it had
+    std::optional<Error> failure;    ///< of a write
   };
   Result<Bound> bind_locked(const std::shared_ptr<AwayNode>& node, UniqueFd fd, const std::set<int>& users);
   Result<File*> find_locked(const std::shared_ptr<AwayNode>& node, const SharedKey& key);

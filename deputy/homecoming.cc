@@ -42,6 +42,7 @@ class Homecoming {
     Status done = until_complete();
     if (!done) {
       group_.give_up(record_.pid, done.error());
+      group_.files().stay(node_, group_.pids());
       hands_.release();
       (void)node_->send(ControlType::kResume, ResumeOrder{record_.pid, epoch_, 0});
       return fail(std::move(done.error()));

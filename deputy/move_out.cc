@@ -472,7 +472,7 @@ class MoveOn {
 
   /// The old node has written home what they had there.
   Status send_files() {
-    for (const SharedKey& file : group_.files().settled_at(from_)) {
+    for (const SharedKey& file : group_.files().leaving(from_, group_.pids())) {
       if (!group_.claims().claim_file(file)) continue;
       TRY_VOID(group_.files().send_contents(to_, file));
       group_.files().moved(file, to_);
@@ -536,6 +536,7 @@ class MoveOn {
     if (reserved_at_new_) (void)to_->send(ControlType::kForget, here_);
     // An exec, which ends a guest at home wherever it is, has set the place itself.
     for (const SharedKey& file : files_) group_.files().moved(file, from_);
+    group_.files().stay(from_, group_.pids());
     bool ours = record_.place().epoch == here_.epoch;
     if (ours && hands_.held()) hands_.give_up_beginning();
     bool turned = !turned_.empty() && (hands_.held() || ours);

@@ -31,6 +31,13 @@ uint64_t now_ns(clockid_t clock) {
   return static_cast<uint64_t>(t.tv_sec) * 1000000000u + static_cast<uint64_t>(t.tv_nsec);
 }
 
+/// mq_notify reads a cookie then, by a pointer in what its argument points to.
+bool notifies_by_thread(uint64_t number, const std::array<uint64_t, 6>& args, NotifiedMemory& memory) {
+  sigevent event{};
+  return number == SYS_mq_notify && args[1] != 0 && memory.read(args[1], &event, sizeof event) &&
+         event.sigev_notify == SIGEV_THREAD;
+}
+
 }  // namespace
 
 void Supervisor::start_workers(int listener) {
@@ -209,6 +216,8 @@ void Supervisor::forward_call(GuestThread& thread, PendingCall& call, const Sysc
   if (uint64_t total = bytes_to_give(call.number(), call.args(), memory); total != 0)
     return give_bytes(thread, call, row, total);
   if (has_time_limit(call.number())) return forward_timed(thread, call, row);
+  if (notifies_by_thread(call.number(), call.args(), memory))
+    return bring_home(thread, call, std::string(row.name));
   Result<CallPlan> plan = plan_call(row, call.args(), memory);
   if (!plan) return bring_home(thread, call, std::string(row.name) + " carries too much");
   // What was read must have been the guest's: a pid may have been reused since. Numbers come with the call itself.

@@ -177,7 +177,10 @@ bool Supervisor::meets_bound_file(GuestThread& thread, PendingCall& call, const 
     return true;
   }
   release_unmapped();
-  if (!bound_.find(*named)) return false;  // home has all of it
+  BoundPin file = bound_.find(*named);
+  if (!file) return false;  // home has all of it
+  bool syncs = row.number == SYS_fsync || row.number == SYS_fdatasync;
+  if (syncs && write_home(*file, FileSettle::Then::kStay, true)) return false;
   bring_home(thread, call, std::string(row.name) + " with a file that is mapped shared and writable");
   return true;
 }
@@ -221,14 +224,15 @@ int Supervisor::who_maps(const BoundFile& file) {
 }
 
 /// With an answer, home has it all when this returns.
-Status Supervisor::write_home(const BoundFile& file, FileSettle::Then then, bool answered) {
+Status Supervisor::write_home(const BoundFile& file, FileSettle::Then then, bool answered, int pid) {
   TRY_VOID(file.each_part(
       [&](const FileWrite& part) { return send_control(ControlType::kFileWrite, encode_message(part)); }));
   FileSettle settle{.question = 0,
                     .device = file.key().first,
                     .inode = file.key().second,
                     .binding = file.binding(),
-                    .then = then};
+                    .then = then,
+                    .pid = pid};
   auto send = [&] { return send_control(ControlType::kFileSettle, encode_message(settle)); };
   if (!answered) return send();
   TRY(FileTold told, ask_about_file(settle.question, send));
@@ -276,7 +280,7 @@ Status Supervisor::write_files_home(const ProcessState& state, SharedClaims& cla
       std::lock_guard lock(bound_mutex_);
       file->leaving = true;
     }
-    TRY_VOID(write_home(*file, FileSettle::Then::kStay, true));
+    TRY_VOID(write_home(*file, FileSettle::Then::kLeave, true, state.pid));
   }
   return {};
 }
@@ -299,7 +303,8 @@ void Supervisor::end_leaving(const ProcessState& state, bool gone) {
                          .device = key.first,
                          .inode = key.second,
                          .binding = file->binding(),
-                         .then = FileSettle::Then::kRelease};
+                         .then = FileSettle::Then::kRelease,
+                         .pid = 0};
       (void)send_control(ControlType::kFileSettle, encode_message(release));
     }
   }

@@ -278,7 +278,7 @@ class Supervisor {
                                                     const std::vector<BoundDescriptor>& own);
   std::vector<std::shared_ptr<Guest>> all_guests();
   int who_maps(const BoundFile& file);
-  Status write_home(const BoundFile& file, FileSettle::Then then, bool answered);
+  Status write_home(const BoundFile& file, FileSettle::Then then, bool answered, int pid = 0);
   void release_unmapped();
   void release_unmapped_soon();
   void recall_file(const SharedKey& key);

@@ -396,15 +396,17 @@ struct FileWrite {
 
 /// All of a bound file that was changed away has been sent.
 struct FileSettle {
-  enum class Then : uint8_t { kStay = 0, kRelease = 1 };  ///< others count as kStay
-  uint32_t question = 0;                                  ///< 0: no answer is wanted
+  /// kRelease: nobody there maps it any more; kLeave: its mappings are about to move with `pid`. Others count as kStay
+  enum class Then : uint8_t { kStay = 0, kRelease = 1, kLeave = 2 };
+  uint32_t question = 0;  ///< 0: no answer is wanted
   uint64_t device = 0;
   uint64_t inode = 0;
-  uint64_t binding = 0;     ///< a word about an earlier one is late, and means nothing
-  Then then = Then::kStay;  ///< kRelease: nobody there has a mapping of it any more
+  uint64_t binding = 0;  ///< a word about an earlier one is late, and means nothing
+  Then then = Then::kStay;
+  int32_t pid = 0;
   template <class A>
   void visit(A& a) {
-    a(question), a(device), a(inode), a(binding), a(then);
+    a(question), a(device), a(inode), a(binding), a(then), a(pid);
   }
 };
 

@@ -4,7 +4,9 @@
 #include <emmintrin.h>
 #include <fenv.h>
 #include <link.h>
+#include <mqueue.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <sys/auxv.h>
 #include <sys/ipc.h>
@@ -21,7 +23,7 @@
 #include <cmath>
 #include <fstream>
 
-#include "check.h"
+#include "signal_tools.h"
 
 namespace {
 
@@ -272,6 +274,124 @@ void system_v_messages_and_semaphores() {
   CHECK_EQ(semctl(set, 0, IPC_RMID), 0);
 }
 
+/// A queue that goes with its scope.
+class Queue {
+ public:
+  explicit Queue(int flags = 0) : name_("/mosix-check-" + std::to_string(getpid())) {
+    mq_unlink(name_.c_str());
+    mq_attr attributes{};
+    attributes.mq_maxmsg = 3;
+    attributes.mq_msgsize = 64;
+    number = mq_open(name_.c_str(), O_CREAT | O_EXCL | O_RDWR | flags, 0600, &attributes);
+    CHECK(number >= 0);
+  }
+  ~Queue() {
+    mq_close(number);
+    mq_unlink(name_.c_str());
+  }
+  Queue(const Queue&) = delete;
+  Queue& operator=(const Queue&) = delete;
+  void send(const char* text, unsigned priority = 0) const {
+    CHECK_EQ(mq_send(number, text, strlen(text), priority), 0);
+  }
+  std::string receive() const {
+    char text[64];
+    const ssize_t bytes = mq_receive(number, text, sizeof text, nullptr);
+    return bytes < 0 ? strerror(errno) : std::string(text, static_cast<size_t>(bytes));
+  }
+  mqd_t number;
+
+ private:
+  std::string name_;
+};
+
+void message_queues() {
+  const Queue queue(O_NONBLOCK);
+  CHECK_EQ(queue.receive(), strerror(EAGAIN));
+  queue.send("low", 1);
+  queue.send("high", 9);
+  queue.send("low again", 1);
+  CHECK_EQ(mq_send(queue.number, "x", 1, 0), -1);
+  CHECK_EQ(errno, EAGAIN);
+  mq_attr attributes{};
+  CHECK_EQ(mq_getattr(queue.number, &attributes), 0);
+  CHECK_EQ(attributes.mq_curmsgs, 3);
+  for (const char* text : {"high", "low", "low again"}) CHECK_EQ(queue.receive(), text);
+  attributes.mq_flags = 0;
+  CHECK_EQ(mq_setattr(queue.number, &attributes, nullptr), 0);
+  timespec limit{};
+  clock_gettime(CLOCK_REALTIME, &limit);
+  char text[64];
+  CHECK_EQ(mq_timedreceive(queue.number, text, sizeof text, nullptr, &limit), -1);
+  CHECK_EQ(errno, ETIMEDOUT);
+  const pid_t child = fork();
+  if (child == 0) {
+    queue.send("from a child");
+    _exit(0);
+  }
+  CHECK_EQ(queue.receive(), "from a child");
+  CHECK_EQ(waitpid(child, nullptr, 0), child);
+}
+
+/// One notification for one message that comes to an empty queue.
+void message_queues_notify() {
+  const Queue queue;
+  const Handler handler(SIGUSR1, count_with_info);
+  const Blocked blocked({SIGUSR1});
+  handled = 0;
+  sigevent event{};
+  event.sigev_notify = SIGEV_SIGNAL;
+  event.sigev_signo = SIGUSR1;
+  event.sigev_value.sival_int = 4711;
+  CHECK_EQ(mq_notify(queue.number, &event), 0);
+  CHECK_EQ(mq_notify(queue.number, &event), -1);
+  CHECK_EQ(errno, EBUSY);
+  move_point();
+  queue.send("one");
+  sigsuspend(blocked.before());
+  CHECK_EQ(handled, 1);
+  CHECK_EQ(last_info.si_code, SI_MESGQ);
+  CHECK_EQ(last_info.si_value.sival_int, 4711);
+  CHECK_EQ(last_info.si_pid, getpid());
+  CHECK_EQ(queue.receive(), "one");
+  // Registered anew, and taken back.
+  CHECK_EQ(mq_notify(queue.number, &event), 0);
+  CHECK_EQ(mq_notify(queue.number, nullptr), 0);
+  event.sigev_notify = SIGEV_NONE;
+  CHECK_EQ(mq_notify(queue.number, &event), 0);
+  const pid_t child = fork();
+  if (child == 0) _exit(mq_notify(queue.number, &event) == -1 ? errno : 0);
+  int status = 0;
+  CHECK_EQ(waitpid(child, &status, 0), child);
+  CHECK_EQ(WEXITSTATUS(status), EBUSY);
+  queue.send("two");
+  CHECK_EQ(queue.receive(), "two");
+  sigset_t pending;
+  CHECK_EQ(sigpending(&pending), 0);
+  CHECK_EQ(sigismember(&pending, SIGUSR1), 0);
+}
+
+sem_t notified;
+int told_value = 0;
+
+void message_queues_notify_by_a_thread() {
+  const Queue queue;
+  CHECK_EQ(sem_init(&notified, 0, 0), 0);
+  sigevent event{};
+  event.sigev_notify = SIGEV_THREAD;
+  event.sigev_value.sival_int = 42;
+  event.sigev_notify_function = [](sigval value) {
+    told_value = value.sival_int;
+    sem_post(&notified);
+  };
+  CHECK_EQ(mq_notify(queue.number, &event), 0);
+  move_point();
+  queue.send("one");
+  while (sem_wait(&notified) != 0) CHECK_EQ(errno, EINTR);
+  CHECK_EQ(told_value, 42);
+  CHECK_EQ(queue.receive(), "one");
+}
+
 void proc_files_change_with_us() {
   auto field = [](const char* name) {
     std::ifstream status("/proc/self/status");
@@ -303,5 +423,8 @@ int main(int argc, char** argv) {
                      {"calls-without-libc", calls_without_libc},
                      {"scheduling", scheduling},
                      {"system-v-messages-and-semaphores", system_v_messages_and_semaphores},
+                     {"message-queues", message_queues},
+                     {"message-queues-notify", message_queues_notify},
+                     {"message-queues-notify-by-a-thread", message_queues_notify_by_a_thread},
                      {"proc-files-change-with-us", proc_files_change_with_us}});
 }

@@ -94,7 +94,8 @@ FileSettle settle(const FileBindings::Bound& bound, FileSettle::Then then) {
           .device = bound.key.first,
           .inode = bound.key.second,
           .binding = bound.number,
-          .then = then};
+          .then = then,
+          .pid = 77};
 }
 
 FileWrite page(const FileBindings::Bound& bound, uint64_t offset, const std::string& text) {
@@ -127,8 +128,11 @@ TEST_CASE("a bound file is waited for, and recalled, until it is released") {
   CHECK_EQ(files.recalls()[0].node, away.node);
 
   CHECK(files.write(away.node, page(*bound, 0, "changed")));
-  CHECK(files.settled(away.node, settle(*bound, FileSettle::Then::kStay)));
-  CHECK_EQ(files.settled_at(away.node).size(), 1);
+  CHECK(files.settled(away.node, settle(*bound, FileSettle::Then::kLeave)));
+  CHECK(files.leaving(away.node, {76}).empty());
+  CHECK_EQ(files.leaving(away.node, {76, 77}).size(), 1);
+  files.stay(away.node, {77});
+  CHECK(files.leaving(away.node, {76, 77}).empty());
   CHECK_EQ(holder.contents(), "(has to be waited for)");
   CHECK(files.settled(away.node, settle(*bound, FileSettle::Then::kRelease)));
   CHECK_EQ(holder.contents(), "changed");
