@@ -113,7 +113,10 @@ Result<BoundPin> Supervisor::bind(const Guest& guest, const SharedKey& key, int 
         return send_control(ControlType::kFileBind, encode_message(ask));
       }));
   if (told.code != 0) return fail(told.code, told.reason);
-  if (SharedKey{told.device, told.inode} != key) return fail(EBUSY, "another file than home names");
+  if (SharedKey{told.device, told.inode} != key) {
+    give_back({told.device, told.inode}, told.binding);
+    return fail(EBUSY, "another file than home names");
+  }
   for (const BoundDescriptor& descriptor : told.descriptors) note_bound_descriptor(descriptor);
   return bound_.open(key, told.size, told.binding);
 }
@@ -134,6 +137,18 @@ Result<FileTold> Supervisor::ask_about_file(uint32_t& question, const std::funct
   TRY_VOID(std::move(sent));
   if (!answer) return fail(ETIMEDOUT, "home does not answer about a mapped file");
   return std::move(*answer);
+}
+
+/// Nobody here has use for it, and nothing was changed.
+void Supervisor::give_back(const SharedKey& key, uint64_t binding) {
+  if (binding == 0) return;  // an answer of another kind
+  FileSettle release{.question = 0,
+                     .device = key.first,
+                     .inode = key.second,
+                     .binding = binding,
+                     .then = FileSettle::Then::kRelease,
+                     .pid = 0};
+  (void)send_control(ControlType::kFileSettle, encode_message(release));
 }
 
 /// Its process makes no direct calls as long as it has such a descriptor: nobody would look at them.
@@ -189,8 +204,11 @@ void Supervisor::duplicate(GuestThread& thread, PendingCall& call, const SharedK
   CallPlan plan = plain_plan(static_cast<uint32_t>(call.number()), call.args());
   for (;;) {
     Result<CallReply> reply = exchange(thread, plan);
-    if (reply && reply->verdict == Verdict::kDone && reply->result >= 0)
+    if (reply && reply->verdict == Verdict::kDone && reply->result >= 0) {
+      auto number = static_cast<uint64_t>(reply->result);
+      bound_.closed(thread.guest->pid, number, number);  // what it may have led to before
       bound_.add_descriptor({thread.guest->pid, static_cast<int32_t>(reply->result), key.first, key.second});
+    }
     if (finish_call(thread, call, plan, reply)) return;
   }
 }
@@ -299,13 +317,7 @@ void Supervisor::end_leaving(const ProcessState& state, bool gone) {
       file->leaving = false;
     } else if (who_maps(*file) == 0) {
       bound_.forget(*file);
-      FileSettle release{.question = 0,
-                         .device = key.first,
-                         .inode = key.second,
-                         .binding = file->binding(),
-                         .then = FileSettle::Then::kRelease,
-                         .pid = 0};
-      (void)send_control(ControlType::kFileSettle, encode_message(release));
+      give_back(key, file->binding());
     }
   }
 }

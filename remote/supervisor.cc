@@ -168,7 +168,8 @@ void Supervisor::serve_control(ControlMessage message) {
           [&](const FileTold& told) {
             std::unique_lock lock(registry_mutex_);
             auto asked = file_answers_.find(told.question);
-            if (asked != file_answers_.end()) asked->second = told;
+            if (asked == file_answers_.end()) return give_back({told.device, told.inode}, told.binding);
+            asked->second = told;
             registry_changed_.notify_all();
           },
           static_cast<FileTold*>(nullptr));

@@ -271,6 +271,7 @@ class Supervisor {
   void map_shared_file(GuestThread& thread, PendingCall& call, const SharedKey& key);
   Result<BoundPin> bind(const Guest& guest, const SharedKey& key, int number);
   Result<FileTold> ask_about_file(uint32_t& question, const std::function<Status()>& send);
+  void give_back(const SharedKey& key, uint64_t binding);
   void note_bound_descriptor(const BoundDescriptor& descriptor);
   bool meets_bound_file(GuestThread& thread, PendingCall& call, const SyscallRow& row);
   void duplicate(GuestThread& thread, PendingCall& call, const SharedKey& key);
