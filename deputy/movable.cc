@@ -74,10 +74,17 @@ std::string why_mapping_stays(const MapEntry& entry, FileBindings& files) {
 
 std::string foreign_tracer(int pid) {
   Result<ProcStatus> status = read_status_fields(pid);
-  if (!status || status->tracer_pid == 0) return "";
-  std::string tracer = std::to_string(status->tracer_pid);
-  // A thread of ours: an exec is watched, or a call is being left.
-  if (access(("/proc/self/task/" + tracer).c_str(), F_OK) == 0) return "";
+  std::string tracer;
+  for (int before = 0;;) {
+    if (!status || status->tracer_pid == 0) return "";
+    tracer = std::to_string(status->tracer_pid);
+    // A thread of ours: an exec is watched, or a call is being left.
+    if (access(("/proc/self/task/" + tracer).c_str(), F_OK) == 0) return "";
+    // One that has just let go, and ended, is not among ours any more: nor is it the tracer when that is read again.
+    if (status->tracer_pid == before) break;
+    before = status->tracer_pid;
+    status = read_status_fields(pid);
+  }
   return "it is traced by " + read_comm(status->tracer_pid, status->tracer_pid).value_or("somebody") +
          " (process " + tracer + ")";
 }
