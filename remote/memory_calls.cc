@@ -58,8 +58,10 @@ void Supervisor::map_memory(GuestThread& thread, PendingCall& call) {
   if ((flags & MAP_ANONYMOUS) == 0) return map_file(thread, call);
   // Shared with whoever it forks; they are together wherever they are (deputy/move_group.h).
   uint64_t type = flags & MAP_TYPE;
-  if (type != MAP_PRIVATE && type != MAP_SHARED) return bring_home(thread, call, "mmap of droppable memory");
-  if ((flags & MAP_HUGETLB) != 0) return bring_home(thread, call, "mmap of huge pages");
+  if (type != MAP_PRIVATE && type != MAP_SHARED)
+    return bring_home(thread, call, "mmap of droppable memory", Afterwards::kMayReturn);
+  if ((flags & MAP_HUGETLB) != 0)
+    return bring_home(thread, call, "mmap of huge pages", Afterwards::kMayReturn);
   if ((flags & MAP_LOCKED) != 0 && !set_lock_limit(thread, call, syscall_row(SYS_mmap))) return;
   call.let_run_here();
 }

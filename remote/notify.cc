@@ -31,6 +31,34 @@ uint64_t now_ns(clockid_t clock) {
   return static_cast<uint64_t>(t.tv_sec) * 1000000000u + static_cast<uint64_t>(t.tv_nsec);
 }
 
+/// Once these are made at home, nothing of them is in the process but what a move takes along, or finds and is refused
+/// for. Of others (a timer of CPU time, a segment table, a flag of the process) it would be lost.
+bool leaves_nothing(int number) {
+  switch (number) {
+    case SYS_setuid:
+    case SYS_setgid:
+    case SYS_setreuid:
+    case SYS_setregid:
+    case SYS_setresuid:
+    case SYS_setresgid:
+    case SYS_setgroups:
+    case SYS_setfsuid:
+    case SYS_setfsgid:
+    case SYS_shmat:
+    case SYS_shmdt:
+    case SYS_clock_nanosleep:
+    case SYS_sethostname:
+    case SYS_setdomainname:
+    case SYS_mount:
+    case SYS_umount2:
+    case SYS_swapon:
+    case SYS_swapoff:
+      return true;
+    default:
+      return false;
+  }
+}
+
 /// mq_notify reads a cookie then, by a pointer in what its argument points to.
 bool notifies_by_thread(uint64_t number, const std::array<uint64_t, 6>& args, NotifiedMemory& memory) {
   sigevent event{};
@@ -201,7 +229,8 @@ void Supervisor::dispatch(GuestThread& thread, PendingCall& call, const SyscallR
         break;
       }
       by = AnsweredBy::kBroughtHome;
-      bring_home(thread, call, std::string(row.name));
+      bring_home(thread, call, std::string(row.name),
+                 leaves_nothing(row.number) ? Afterwards::kMayReturn : Afterwards::kStay);
       break;
     case Where::kRefuse:
       call.answer(-row.refusal);
@@ -219,7 +248,8 @@ void Supervisor::forward_call(GuestThread& thread, PendingCall& call, const Sysc
   if (notifies_by_thread(call.number(), call.args(), memory))
     return bring_home(thread, call, std::string(row.name));
   Result<CallPlan> plan = plan_call(row, call.args(), memory);
-  if (!plan) return bring_home(thread, call, std::string(row.name) + " carries too much");
+  if (!plan)
+    return bring_home(thread, call, std::string(row.name) + " carries too much", Afterwards::kMayReturn);
   // What was read must have been the guest's: a pid may have been reused since. Numbers come with the call itself.
   if (plan->body.in_bytes > 0 && !call.valid()) return call.abandon();
   if (may_signal_own_threads(call.number(), call.args(), thread.guest->pid)) {
@@ -325,11 +355,11 @@ void Supervisor::answer_when_interrupted(GuestThread& thread, PendingCall& call,
 /// However long it takes: while a debugger has hold of the process at home, for instance, nobody can bring it. Natively
 /// the call would have been made.
 void Supervisor::bring_home(GuestThread& thread, PendingCall& call, const std::string& reason,
-                            bool may_return) {
+                            Afterwards afterwards) {
   constexpr int kLongestPauseS = 5, kSayAfter = 5;
   Guest& guest = *thread.guest;
   for (int asked = 1;; ++asked) {
-    WantHome want{.pid = guest.pid, .reason = reason, .for_a_call = may_return};
+    WantHome want{.pid = guest.pid, .reason = reason, .for_a_call = static_cast<uint8_t>(afterwards)};
     if (!send_control(ControlType::kWantHome, encode_message(want))) return call.abandon();
     if (asked == kSayAfter)
       log_info("guest " + std::to_string(guest.pid) + " waits to be brought home for " + reason);

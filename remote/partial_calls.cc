@@ -65,7 +65,8 @@ void Supervisor::give_bytes(GuestThread& thread, PendingCall& call, const Syscal
     Result<CallPlan> plan = done == 0 ? plan_call(row, call.args(), memory) : plan_rest(call, done, memory);
     if (!plan && done != 0)
       return answer_and_deliver(thread, call, Answer::value(static_cast<int64_t>(take_moved_bytes(thread))));
-    if (!plan) return bring_home(thread, call, std::string(row.name) + " carries too much");
+    if (!plan)
+      return bring_home(thread, call, std::string(row.name) + " carries too much", Afterwards::kMayReturn);
     if (!call.valid()) return call.abandon();
     uint64_t carried = std::min<uint64_t>(total - done, kMaxScratchBytes);
     plan->body.wanted_bytes = static_cast<uint32_t>(carried);

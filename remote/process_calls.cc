@@ -128,12 +128,13 @@ void Supervisor::clone_call(GuestThread& thread, PendingCall& call, Split kind) 
   Result<CloneOrder> read = read_order(call, kind, memory);
   if (!read) return call.answer(-read.error().code);
   CloneOrder order = *read;
-  if (std::string reason = check(order); !reason.empty()) return bring_home(thread, call, reason);
+  if (std::string reason = check(order); !reason.empty())
+    return bring_home(thread, call, reason, Afterwards::kMayReturn);
   bool is_thread = (order.flags & CLONE_THREAD) != 0;
   // A fork is never undone, and none is refused that home would make: where there is no room, the parent goes home
   // first.
   Status room = is_thread ? Status() : let_in();
-  if (!room) return bring_home(thread, call, options_.node_name + " is " + room.error().what, false);
+  if (!room) return bring_home(thread, call, options_.node_name + " is " + room.error().what);
   struct Coming {
     Supervisor& supervisor;
     bool counted;
@@ -343,7 +344,7 @@ void Supervisor::exec_call(GuestThread& thread, PendingCall& call, const Syscall
   Guest& guest = *thread.guest;
   NotifiedMemory memory(thread.outer_tid);
   Result<CallPlan> plan = plan_call(row, call.args(), memory);
-  if (!plan) return bring_home(thread, call, "exec with very many arguments", false);
+  if (!plan) return bring_home(thread, call, "exec with very many arguments");
   ExecAsk ask;
   ask.pid = guest.pid;
   ask.tid = thread.tid;
@@ -388,7 +389,7 @@ void Supervisor::exec_call(GuestThread& thread, PendingCall& call, const Syscall
   };
   if (!answer || answer->allowed == 0) {
     not_busy();
-    return bring_home(thread, call, answer ? "exec: " + answer->reason : "exec: no answer from home", false);
+    return bring_home(thread, call, answer ? "exec: " + answer->reason : "exec: no answer from home");
   }
   for (;;) {
     Result<CallReply> reply = exchange(thread, *plan);

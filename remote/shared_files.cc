@@ -84,7 +84,8 @@ bool sends_descriptors(uint64_t number, const std::array<uint64_t, 6>& args, int
 void Supervisor::map_shared_file(GuestThread& thread, PendingCall& call, const SharedKey& key) {
   const auto& args = call.args();
   if ((args[3] & MAP_TYPE) != MAP_SHARED)
-    return bring_home(thread, call, "private mapping of a file that is mapped shared");
+    return bring_home(thread, call, "private mapping of a file that is mapped shared",
+                      Afterwards::kMayReturn);
   if (args[1] == 0 || args[5] % 4096 != 0) return call.answer(-EINVAL);
   Result<CallReply> opened = exchange(thread, plain_plan(SYS_fcntl, {args[4], F_GETFL}));
   if (opened && opened->verdict == Verdict::kRestart)
@@ -93,7 +94,9 @@ void Supervisor::map_shared_file(GuestThread& thread, PendingCall& call, const S
   if (opened->result < 0) return call.answer(opened->result);
   if ((opened->result & O_ACCMODE) != O_RDWR) return call.answer(-EACCES);
   Result<BoundPin> file = bind(*thread.guest, key, static_cast<int>(args[4]));
-  if (!file) return bring_home(thread, call, "writable shared mapping of " + file.error().what);
+  if (!file)
+    return bring_home(thread, call, "writable shared mapping of " + file.error().what,
+                      Afterwards::kMayReturn);
   map_descriptor(thread, call, (*file)->fd(), Mirrored::kYes);
 }
 
@@ -196,7 +199,8 @@ bool Supervisor::meets_bound_file(GuestThread& thread, PendingCall& call, const 
   if (!file) return false;  // home has all of it
   bool syncs = row.number == SYS_fsync || row.number == SYS_fdatasync;
   if (syncs && write_home(*file, FileSettle::Then::kStay, true)) return false;
-  bring_home(thread, call, std::string(row.name) + " with a file that is mapped shared and writable");
+  bring_home(thread, call, std::string(row.name) + " with a file that is mapped shared and writable",
+             Afterwards::kMayReturn);
   return true;
 }
 

@@ -155,8 +155,9 @@ class Supervisor {
   bool finish_call(GuestThread& thread, PendingCall& call, const CallPlan& plan,
                    const Result<CallReply>& reply, const Answer* instead = nullptr);
   bool leave_early(GuestThread& thread, PendingCall& call);
-  /// `may_return`: once the call is made.
-  void bring_home(GuestThread& thread, PendingCall& call, const std::string& reason, bool may_return = true);
+  enum class Afterwards : uint8_t { kStay = 0, kMayReturn = 1 };
+  void bring_home(GuestThread& thread, PendingCall& call, const std::string& reason,
+                  Afterwards afterwards = Afterwards::kStay);
   void answer_when_interrupted(GuestThread& thread, PendingCall& call, int64_t restart_code);
   void lose_channel(GuestThread& thread, PendingCall& call, const Error& error);
   void trace_call(GuestThread& thread, const SyscallRow& row, const CallText& text, const PendingCall& call,

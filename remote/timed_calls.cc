@@ -162,7 +162,8 @@ void Supervisor::end_deadline(GuestThread& thread, const PendingCall& call) {
 void Supervisor::forward_timed(GuestThread& thread, PendingCall& call, const SyscallRow& row) {
   for (;;) {
     Result<CallPlan> plan = plan_timed(thread, call, row);
-    if (!plan) return bring_home(thread, call, std::string(row.name) + " carries too much");
+    if (!plan)
+      return bring_home(thread, call, std::string(row.name) + " carries too much", Afterwards::kMayReturn);
     if (plan->body.in_bytes > 0 && !call.valid()) return call.abandon();
     Result<CallReply> reply = exchange(thread, *plan);
     // Made again with the time that is left, not by a restart block, which only home's kernel could go on with.
