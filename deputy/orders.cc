@@ -86,6 +86,10 @@ uint32_t Custodian::next_epoch(const Record& record) {
 void Custodian::migrate(LinkOrder order) {
   Result<Record> record = find_or_create(order.pid);
   if (!record) return link_.reply_failed(order.id, record.error());
+  {
+    std::lock_guard lock(mutex_);
+    ++(*record)->orders;
+  }
   Error busy;
   if (!claim(*record, "it is being moved to " + order.to, &busy)) return link_.reply_failed(order.id, busy);
   if (order.placed) {
@@ -194,7 +198,13 @@ void Custodian::bring_home_because(const Record& record, const Wish& wish) {
 void Custodian::send_back(const Record& record, const std::string& node, const std::string& reason) {
   constexpr auto kPause = std::chrono::milliseconds(100);
   if (!may_go_back(record, reason)) return announce(record);
+  auto orders = [&] {
+    std::lock_guard lock(mutex_);
+    return record->orders;
+  };
+  uint32_t before = orders();
   std::this_thread::sleep_for(kPause);
+  if (orders() != before) return;  // somebody has said where it is to be
   if (!claim(record, "it is being moved back to " + node)) return;
   const Cause cause{"moved back after " + reason};
   Result<MoveReport> moved = MoveReport{};

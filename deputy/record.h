@@ -112,6 +112,7 @@ struct ProcessRecord {
   uint32_t moves = 0;
   double returns = 0;  ///< how often it has been sent back after a call at home, fading with time
   int64_t returned_ms = 0;
+  uint32_t orders = 0;    ///< to move it, by whoever may give them
   std::string reason;     ///< why it is where it is
   std::string hold_node;  ///< -r: where its exec'd images and children go
   bool require = false;

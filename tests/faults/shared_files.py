@@ -38,12 +38,13 @@ for line in sys.stdin:
     print(words[0], answer)
 ''']
 SIZE = 3 * 4096 + 100
+PATH = f'/dev/shm/mosix-mapped-{os.getpid()}'
 
 
 class Mapper:
     """The program, and its file on node1."""
 
-    def __init__(self, lab, *mosrun, path='/dev/shm/mapped'):
+    def __init__(self, lab, *mosrun, path=PATH):
         self.lab, self.path = lab, path
         self.run('head', '-c', str(SIZE), '/dev/zero', into=True)
         self.process, self.pid = lab.start('mosrun', *mosrun, *PROGRAM, path)
@@ -147,15 +148,18 @@ def node_dies(lab):
 
 def others_have_it_too(lab):
     """Somebody who is not of the family: it comes home for the mapping, and cannot leave."""
-    path = '/dev/shm/mapped'
-    holder, _ = lab.start('sh', '-c', f'exec 3<>{path}; echo holds; read line')
+    holder, _ = lab.start('sh', '-c', f'exec 3<>{PATH}; echo holds; read line')
     require(holder.stdout.readline() == 'holds\n', 'nobody holds it')
-    mapper = Mapper(lab, '-r', 'node2', path=path)
+    mapper = Mapper(lab, '-r', 'node2')
     lab.until('it is home', lambda: lab.where(mapper.pid) == 'home')
     require('have open' in lab.why(mapper.pid)['history'][0]['reason'] or
             'has open' in lab.why(mapper.pid)['history'][0]['reason'], lab.why(mapper.pid))
-    status, _, err = lab.run('migrate', str(mapper.pid), 'node2')
-    require(status == 1 and 'shared and writable' in err, f'{status} {err}')
+
+    def refused():  # once it is not busy any more: it tries to go back
+        status, _, err = lab.run('migrate', str(mapper.pid), 'node2')
+        require(status == 1 and ('shared and writable' in err or 'busy' in err), f'{status} {err}')
+        return 'busy' not in err
+    lab.until('it is told why', refused)
     holder.stdin.close()
     holder.wait(LIMIT)
     lab.until('it can leave', lambda: lab.run('migrate', str(mapper.pid), 'node2')[0] == 0)
@@ -166,9 +170,8 @@ def others_have_it_too(lab):
 
 def as_a_user(lab):
     """The lease is the user's own right."""
-    path = '/dev/shm/mapped'
-    lab.run('sh', '-c', f'head -c {SIZE} /dev/zero >{path}; chown 65534 {path}')
-    program = subprocess.Popen(lab.words('node1', ['mosrun', '-r', 'node2', '--require', *PROGRAM, path], uid=65534),
+    lab.run('sh', '-c', f'head -c {SIZE} /dev/zero >{PATH}; chown 65534 {PATH}')
+    program = subprocess.Popen(lab.words('node1', ['mosrun', '-r', 'node2', '--require', *PROGRAM, PATH], uid=65534),
                                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     lab.started.append(program)
     require(program.stdout.readline() == 'mapped\n', 'it has not mapped its file')
@@ -177,7 +180,7 @@ def as_a_user(lab):
     require(program.stdout.readline() == 'store \n', 'no answer')
     _, out, _ = lab.run('mosps')
     require('node2' in out, out)
-    _, out, _ = lab.run('dd', 'status=none', f'if={path}', 'bs=4096', 'skip=1', 'count=1')
+    _, out, _ = lab.run('dd', 'status=none', f'if={PATH}', 'bs=4096', 'skip=1', 'count=1')
     require(out.rstrip('\0') == 'mine', f'{out!r}')
     program.stdin.close()
     require(program.wait(LIMIT) == 0, 'its status')
@@ -186,4 +189,7 @@ def as_a_user(lab):
 
 if __name__ == '__main__':
     os.chdir(os.path.dirname(os.path.abspath(__file__)))
-    sys.exit(run_cases([stays_away, who_reads_sees_it, moves_along, killed, node_dies, others_have_it_too, as_a_user]))
+    status = run_cases([stays_away, who_reads_sees_it, moves_along, killed, node_dies, others_have_it_too, as_a_user])
+    if os.path.exists(PATH):
+        os.unlink(PATH)
+    sys.exit(status)
