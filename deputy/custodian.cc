@@ -21,6 +21,7 @@ namespace {
 
 constexpr int64_t kLookNs = 30'000'000;     ///< how often processes that are away are looked at for stops
 constexpr int64_t kLingerMs = 300;          ///< an empty custodian stays so long: orders come in groups
+constexpr int64_t kFilesLingerMs = 20'000;  ///< ... and that for files that have not come home
 constexpr int64_t kEndedMemoryMs = 60'000;  ///< a node that is cut off longer has been given up
 constexpr int64_t kRecallMs = 1000;         ///< recalls are repeated so often
 constexpr int64_t kUnmappedMs = 10'000;     ///< files that are kept for those at home are looked for so often
@@ -127,10 +128,12 @@ void Custodian::serve_link() {
 
 bool Custodian::nothing_left() {
   std::lock_guard lock(mutex_);
-  // What a program has stored away is on its way home when it ends.
-  bool empty = ordered_ && records_.empty() && threads_ == 0 && !files_.any_away();
+  bool empty = ordered_ && records_.empty() && threads_ == 0;
   if (!empty || empty_since_ms_ == 0) empty_since_ms_ = empty ? now_ms() : 0;
-  return empty && (now_ms() - empty_since_ms_ >= kLingerMs || !link_.alive());
+  if (!empty) return false;
+  // What a program has stored away is on its way home when it ends. A node that keeps it is not waited for for ever.
+  if (files_.any_away()) return now_ms() - empty_since_ms_ >= kFilesLingerMs;
+  return now_ms() - empty_since_ms_ >= kLingerMs || !link_.alive();
 }
 
 void Custodian::wake() {
