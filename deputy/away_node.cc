@@ -40,7 +40,7 @@ Status AwayNode::named(Status sent) const {
 }
 
 std::shared_ptr<Mailbox> AwayNode::open_mailbox(int pid) {
-  auto box = std::make_shared<Mailbox>();
+  auto box = std::make_shared<Mailbox>(name_);
   std::lock_guard lock(boxes_mutex_);
   if (!alive_) box->close(Error{EPIPE, name_ + " is gone"});
   boxes_[pid] = box;

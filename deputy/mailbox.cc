@@ -15,7 +15,7 @@ Result<ControlMessage> Mailbox::take(int timeout_ms) {
   std::unique_lock lock(mutex_);
   bool told = changed_.wait_for(lock, std::chrono::milliseconds(timeout_ms),
                                 [this] { return !messages_.empty() || closed_; });
-  if (!told) return fail(ETIMEDOUT, "the node does not answer");
+  if (!told) return fail(ETIMEDOUT, node_ + " does not answer");
   if (messages_.empty()) return fail(*closed_);
   ControlMessage message = std::move(messages_.front());
   messages_.pop_front();

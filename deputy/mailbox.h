@@ -8,6 +8,8 @@
 #include <deque>
 #include <mutex>
 #include <optional>
+#include <string>
+#include <utility>
 
 #include "libmosix/common/messages.h"
 #include "libmosix/common/page_sink.h"
@@ -19,6 +21,8 @@ inline constexpr size_t kMailboxBytes = 4 << 20;
 
 class Mailbox {
  public:
+  /// `node`: who fills it, for what people are told of its silence.
+  explicit Mailbox(std::string node = "the node") : node_(std::move(node)) {}
   /// From the reader's thread; waits while it is full. After close() messages are dropped.
   void post(ControlMessage message);
   /// ETIMEDOUT, or what close() was given once it is empty.
@@ -29,6 +33,7 @@ class Mailbox {
   std::shared_ptr<PageSink> sink();
 
  private:
+  const std::string node_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<ControlMessage> messages_;
