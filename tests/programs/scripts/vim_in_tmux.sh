@@ -8,7 +8,12 @@ wait_for_text 'typed into vim'
 keys '1Gdd' ':%s/second/SECOND/' Enter
 wait_for_text 'SECOND line'
 screen_tmux resize-window -x 60 -y 20
-keys ':set columns? lines?' Enter
+# It hears of its new size when it comes to it: it may be asked too early.
+for _ in $(seq 100); do
+  keys Escape ':set columns? lines?' Enter
+  sleep 0.1
+  screen | grep -q 'columns=60' && break
+done
 wait_for_text 'columns=60'
 keys Enter
 keys ":r !echo from a ''child" Enter  # what is typed is not what is waited for
