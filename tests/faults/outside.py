@@ -544,14 +544,18 @@ def trace_of_a_running_process(lab):
     tracer = subprocess.Popen(lab.words('node1', ['mostrace', '-e', 'read,write', '-p', str(pid)]),
                               stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     lab.started.append(tracer)
-    # It says nothing before the first call: lines are given until it has seen one.
+    # It says nothing before the first call: lines are given until it has seen one. The write that ends an answer may
+    # still be in progress when it begins, and is then the first that it shows.
     seen = []
     for number in range(100):
         require(answers(process, f'line{number}'), 'no answer under mostrace')
-        if select.select([tracer.stderr], [], [], 0.05)[0]:
-            seen.append(tracer.stderr.readline())
+        while select.select([tracer.stderr], [], [], 0.05)[0] and (line := tracer.stderr.readline()):
+            seen.append(line)
+        if any(re.match(rf'\[{pid}\] (read|write)\([01], "line', line) for line in seen):
             break
-    require(seen and re.match(rf'\[{pid}\] (read|write)\([01], "line', seen[0]), f'{seen}')
+    else:
+        require(False, f'{seen}')
+    require(all(re.match(rf'\[{pid}\] (read|write)\([01], ', line) for line in seen), f'{seen}')
     process.stdin.close()
     require(process.wait(60) == 0, f'status {process.returncode}')
     _, rest = tracer.communicate(timeout=60)
