@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "libmosix/agent/agent.h"
+#include "libmosix/process/proc_stat.h"
 #include "libmosix/process/shared_memory.h"
 
 namespace mosix {
@@ -16,7 +17,7 @@ namespace {
 std::optional<FileKey> key_of(int pid, const MapEntry& entry) {
   if (entry.deleted || entry.path.empty() || entry.path[0] != '/') return std::nullopt;
   struct stat64 facts {};
-  std::string path = "/proc/" + std::to_string(pid) + "/root" + entry.path;
+  std::string path = "/proc/" + std::to_string(living_thread(pid)) + "/root" + entry.path;
   if (stat64(path.c_str(), &facts) != 0 || facts.st_ino != entry.inode || !S_ISREG(facts.st_mode))
     return std::nullopt;
   FileKey key;

@@ -12,6 +12,7 @@
 
 #include "deputy/capture.h"
 #include "deputy/record.h"
+#include "libmosix/process/descriptor.h"
 #include "libmosix/syscalls/hidden_limit.h"
 
 namespace mosix {
@@ -59,8 +60,7 @@ bool CallsGoOn::is_stream(const user_regs_struct& registers) const {
 }
 
 UniqueFd CallsGoOn::copy_of_fd(const user_regs_struct& registers) const {
-  return UniqueFd(
-      static_cast<int>(syscall(SYS_pidfd_getfd, record_.pidfd.get(), static_cast<int>(registers.rdi), 0)));
+  return take_descriptor(record_.pid, record_.pidfd, static_cast<int>(registers.rdi)).value_or(UniqueFd());
 }
 
 template <class MakeCall>

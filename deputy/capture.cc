@@ -282,11 +282,11 @@ Status capture_process(const ProcessMemory& memory, const std::vector<MapEntry>&
   state.areas = std::move(list.areas);
   TRY_VOID(note_advice(pid, state.areas));
   capture.whole_areas = std::move(list.whole);
-  TRY(ProcStat stat, read_proc_stat(pid));
+  TRY(ProcStat stat, read_proc_stat(living_thread(pid)));
   uint64_t brk = state.mm.empty() ? 0 : state.mm[0];
   state.mm = {stat.start_code,  stat.end_code,  stat.start_data, stat.end_data,  stat.start_brk, brk,
               stat.start_stack, stat.arg_start, stat.arg_end,    stat.env_start, stat.env_end};
-  TRY(std::string auxv, read_proc_file(pid, "auxv"));
+  TRY(std::string auxv, read_memory_file(pid, "auxv"));
   state.auxv.assign(auxv.begin(), auxv.end());
   rlimit stack{};
   if (prlimit(pid, RLIMIT_STACK, nullptr, &stack) != 0) return fail_errno("read the stack limit");

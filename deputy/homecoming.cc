@@ -18,6 +18,7 @@
 #include "libmosix/common/limits.h"
 #include "libmosix/common/log.h"
 #include "libmosix/process/advice.h"
+#include "libmosix/process/descriptor.h"
 #include "libmosix/process/syscall_site.h"
 
 namespace mosix {
@@ -231,8 +232,7 @@ class Homecoming {
     TRY_VOID(run(batch, "a socket for shared memory"));
     auto ends = batch.data_at<std::array<int, 2>>(ends_at);
     given_.assign(ends.begin(), ends.end());
-    UniqueFd ours(static_cast<int>(syscall(SYS_pidfd_getfd, record_.pidfd.get(), ends[1], 0)));
-    if (!ours) return fail_errno("take the socket for shared memory");
+    TRY(UniqueFd ours, take_descriptor(record_.pid, record_.pidfd, ends[1]));
     for (auto& [memory, number] : shared_numbers_) {
       TRY_VOID(send_descriptor(ours.get(), number));
       TRY(number, receive_descriptor(ends[0]));

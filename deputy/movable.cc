@@ -29,11 +29,13 @@ std::string why_namespaces_stay(int pid) {
 }
 
 /// A vfork child and its parent, or what clone(CLONE_VM) made, move as one or not at all.
-bool shares_memory(int pid, int other) { return syscall(SYS_kcmp, pid, other, KCMP_VM, 0, 0) == 0; }
+bool shares_memory(int pid, int other) {
+  return syscall(SYS_kcmp, living_thread(pid), living_thread(other), KCMP_VM, 0, 0) == 0;
+}
 
 /// Descriptors whose state lies in the kernel together with the memory of the process.
 std::string why_descriptors_stay(int pid) {
-  std::string folder = "/proc/" + std::to_string(pid) + "/fd";
+  std::string folder = "/proc/" + std::to_string(living_thread(pid)) + "/fd";
   DIR* listing = opendir(folder.c_str());
   if (listing == nullptr) return "its descriptors cannot be listed";
   std::string reason;
@@ -94,9 +96,9 @@ std::string why_process_stays(int pid, bool held) {
   if (!stat) return "there is no process " + std::to_string(pid);
   if ((stat->flags & kKernelThread) != 0) return "it is a thread of the kernel";
   if (stat->ended()) return "it has ended and waits for its parent (zombie)";
-  if (stat->state == 'T') return "it is stopped; continue it first";
-  Result<ProcStatus> status = read_status_fields(pid);
+  Result<ProcStatus> status = read_status_fields(living_thread(pid));
   if (!status) return "there is no process " + std::to_string(pid);
+  if (status->state == 'T') return "it is stopped; continue it first";
   if (status->tgid != pid)
     return std::to_string(pid) + " is a thread; name its process " + std::to_string(status->tgid);
   if (!held) {
@@ -118,7 +120,6 @@ std::string why_mappings_stay(const std::vector<MapEntry>& maps, FileBindings& f
 
 std::string why_threads_stay(const StoppedProcess& process) {
   if (process.stop_signal != 0) return "it is stopped; continue it first";
-  if (process.leader_ended) return "its first thread has ended";
   if (process.threads.size() > static_cast<size_t>(kMaxThreads))
     return "it has more than " + std::to_string(kMaxThreads) + " threads";
   for (const Tracee& tracee : process.threads) {

@@ -9,6 +9,7 @@
 #include <array>
 
 #include "libmosix/common/limits.h"
+#include "libmosix/process/proc_stat.h"
 
 namespace mosix {
 namespace {
@@ -32,7 +33,7 @@ RunHead head_of(ControlType type, int pid, const RemoteRange& run) {
 }
 
 Result<UniqueFd> open_mapped_file(int pid, const Area& area) {
-  std::string path = "/proc/" + std::to_string(pid) + "/root" + area.path;
+  std::string path = "/proc/" + std::to_string(living_thread(pid)) + "/root" + area.path;
   UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
   struct stat64 facts {};
   bool same = file && fstat64(file.get(), &facts) == 0 && facts.st_ino == area.file.inode &&

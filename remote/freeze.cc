@@ -185,7 +185,7 @@ Result<ProcessState> Supervisor::capture(Frozen& frozen, uint32_t epoch) {
   state.pid = guest.pid;
   state.epoch = epoch;
   state.window_base = guest.window;
-  // Leader first.
+  // The first thread first, unless it has ended.
   for (size_t i = 0; i < frozen.threads.size(); ++i)
     if (frozen.threads[i]->tid == guest.pid && i != 0) {
       std::swap(frozen.threads[0], frozen.threads[i]);
@@ -242,7 +242,7 @@ Result<ProcessState> Supervisor::capture(Frozen& frozen, uint32_t epoch) {
       TRY_VOID(batch.fetch(actions, state.actions.data(), 64 * sizeof(SignalAction)));
       state.cpu_timers.resize(8);
       TRY_VOID(batch.fetch(timers, state.cpu_timers.data(), 64));
-      TRY(ProcStat stat, read_proc_stat(outer));
+      TRY(ProcStat stat, read_proc_stat(living_thread(outer)));
       state.mm = {stat.start_code,  stat.end_code,  stat.start_data,
                   stat.end_data,    stat.start_brk, static_cast<uint64_t>(batch.result(brk)),
                   stat.start_stack, stat.arg_start, stat.arg_end,

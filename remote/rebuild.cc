@@ -98,7 +98,9 @@ struct Supervisor::Building {
   ProcessState state;
   SpawnedStub stub;
   std::shared_ptr<Guest> guest;
-  std::vector<Tracee> tracees;  ///< in the order of state.threads
+  /// The stub's own thread, then those of state.threads that are not: all but the first, or all if the guest's first thread
+  /// has ended. The stub's own ends then, too, when all is done.
+  std::vector<Tracee> tracees;
   std::vector<std::shared_ptr<CachedFile>> files;
   std::shared_ptr<SharedPool> pool;  ///< of memory that it shares
   std::vector<BoundPin> bound;       ///< files that it maps, shared and writable
@@ -106,6 +108,9 @@ struct Supervisor::Building {
   UniqueFd file_socket;              ///< the other end is the only descriptor of the stub, number 0
   UniqueFd userfaultfd;              ///< of the stub's address space; empty where there is none
   std::vector<sock_filter> filter;
+
+  bool leader_has_ended() const { return state.threads[0].tid != state.pid; }
+  Tracee& tracee_of(size_t thread) { return tracees[thread + (leader_has_ended() ? 1 : 0)]; }
 };
 
 void Supervisor::note_home_clocks(const ClockReading& told) {
@@ -442,7 +447,7 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
   TRY_VOID(connection.send(ControlType::kNeed, encode_message(need)));
 
   int outer = guest.outer_pid;
-  building.tracees.reserve(state.threads.size());  // references to them are kept below
+  building.tracees.reserve(state.threads.size() + 1);  // references to them are kept below
   Tracee& tracee = building.tracees[0];
   uint64_t window = guest.window;
   uint64_t slot = slot_address(window, 0);
@@ -492,7 +497,7 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
   }
 
   // Threads, with their numbers; each stands still from its first instruction.
-  for (size_t i = 1; i < state.threads.size(); ++i) {
+  for (size_t i = building.leader_has_ended() ? 0 : 1; i < state.threads.size(); ++i) {
     std::unique_lock one_at_a_time = sandbox_->clone_lock();
     TRY_VOID(sandbox_->set_next_tid(state.threads[i].tid));
     TRY(user_regs_struct original, tracee.registers());
@@ -516,31 +521,42 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
       return fail(EAGAIN, "thread of the remote: " + trapped.text());
     TRY_VOID(tracee.set_registers(original));
   }
-  // The leader last, who then installs the filter: the last thing that the stub does as it likes.
-  size_t installed = 0;
   for (size_t i = state.threads.size(); i-- > 0;) {
     batch.clear();
     add_thread_calls(batch, state.threads[i]);
-    if (i == 0) {
-      struct {
-        uint64_t length;
-        uint64_t address;
-      } program{building.filter.size(),
-                batch.place(building.filter.data(), building.filter.size() * sizeof(sock_filter))};
-      installed = batch.add(SYS_seccomp, {1, kFilterFlags, batch.place(&program, sizeof program)});
-    }
-    TRY_VOID(batch.run(building.tracees[i]));
+    if (&building.tracee_of(i) != &tracee) TRY_VOID(batch.run(building.tracee_of(i)));
   }
+  // The stub's own thread last, which installs the filter for all: the last thing that it does as it likes.
+  if (building.leader_has_ended()) batch.clear();
+  struct {
+    uint64_t length;
+    uint64_t address;
+  } program{building.filter.size(),
+            batch.place(building.filter.data(), building.filter.size() * sizeof(sock_filter))};
+  size_t installed = batch.add(SYS_seccomp, {1, kFilterFlags, batch.place(&program, sizeof program)});
+  TRY_VOID(batch.run(tracee));
   auto inner_listener = static_cast<int>(batch.result(installed));
   guest.listener = static_cast<int>(syscall(SYS_pidfd_getfd, guest.pidfd.get(), inner_listener, 0));
   if (guest.listener < 0) return fail_errno("take the guest's listener");
 
   // From here on its calls are notified. It is known, and led, so they are let through.
+  auto leader = std::make_shared<GuestThread>();  // if it is not one of the guest's
+  struct Known {
+    Supervisor& supervisor;
+    const std::shared_ptr<GuestThread>& thread;
+    ~Known() { supervisor.drop_thread(thread); }
+  } until_the_end{*this, leader};
+  if (building.leader_has_ended()) {
+    leader->guest = building.guest;
+    leader->outer_tid = tracee.tid();
+    leader->led = true;
+    add_thread(leader);
+  }
   for (size_t i = 0; i < state.threads.size(); ++i) {
     auto record = std::make_shared<GuestThread>();
     record->guest = building.guest;
     record->tid = state.threads[i].tid;
-    record->outer_tid = building.tracees[i].tid();
+    record->outer_tid = building.tracee_of(i).tid();
     record->slot = state.threads[i].slot;
     record->signals_received = state.threads[i].signals_acked;
     record->cpu_before_ns = state.threads[i].cpu_ns;
@@ -591,11 +607,28 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
     memcpy(&registers, thread.registers.data(), sizeof registers);
     std::vector<std::byte> xstate(thread.xstate.size());
     memcpy(xstate.data(), thread.xstate.data(), xstate.size());
-    TRY_VOID(building.tracees[i].set_xstate(xstate));
-    TRY_VOID(building.tracees[i].set_registers(registers));
-    TRY_VOID(building.tracees[i].set_signal_mask(thread.signal_mask));
+    TRY_VOID(building.tracee_of(i).set_xstate(xstate));
+    TRY_VOID(building.tracee_of(i).set_registers(registers));
+    TRY_VOID(building.tracee_of(i).set_signal_mask(thread.signal_mask));
   }
-  return {};
+  return building.leader_has_ended() ? end_leader(building) : Status{};
+}
+
+/// The stub's own thread ends as the guest's first has. It is let go of at the last stop of its way: a tracer would hear of
+/// its end only after that of all others.
+Status Supervisor::end_leader(Building& building) {
+  Tracee& tracee = building.tracees[0];
+  TRY_VOID(tracee.set_options(PTRACE_O_TRACEEXIT));
+  TRY(user_regs_struct registers, tracee.registers());
+  registers.rip = building.guest->window + kAgentImage.led_syscall;
+  registers.rax = SYS_exit;
+  registers.orig_rax = ~0ull;
+  registers.rdi = 0;
+  TRY_VOID(tracee.set_registers(registers));
+  TRY_VOID(tracee.resume());
+  TRY(StopInfo stop, tracee.wait_stop(kStageTimeoutMs));
+  if (stop.kind != StopKind::kExiting) return fail(EAGAIN, "first thread of the remote: " + stop.text());
+  return tracee.detach();
 }
 
 /// Deputies that home has sent here connect, and tell what came while the guest was on its way: signals are there before
@@ -635,7 +668,7 @@ Status Supervisor::start_guest(Building& building) {
     std::lock_guard lock(thread->mutex);
     rest(thread);
   }
-  for (size_t i = 0; i < building.tracees.size(); ++i) {
+  for (size_t i = 0; i < building.state.threads.size(); ++i) {
     GuestThread& thread = *guest.thread(building.state.threads[i].tid);
     bool has_signal;
     {
@@ -643,9 +676,9 @@ Status Supervisor::start_guest(Building& building) {
       has_signal = thread.has_signal();
     }
     if (has_signal)
-      put_signals(thread, building.tracees[i]);
+      put_signals(thread, building.tracee_of(i));
     else
-      TRY_VOID(building.tracees[i].detach());
+      TRY_VOID(building.tracee_of(i).detach());
   }
   return {};
 }

@@ -236,20 +236,12 @@ std::vector<std::shared_ptr<Guest>> Supervisor::all_guests() {
   return guests;
 }
 
-/// 0: nobody. A process whose first thread has ended shows its memory by the others only; one that cannot be looked into,
-/// and has not ended, may map anything.
+/// 0: nobody. One that cannot be looked into, and has not ended, may map anything.
 int Supervisor::who_maps(const BoundFile& file) {
   for (const std::shared_ptr<Guest>& guest : all_guests()) {
-    std::set<int> tids{guest->outer_pid};
-    {
-      std::lock_guard lock(guest->mutex);
-      for (auto& [tid, thread] : guest->threads) tids.insert(thread->outer_tid);
-    }
-    for (int tid : tids) {
-      Result<std::vector<MapEntry>> maps = read_maps(tid);
-      bool ended = !maps && (maps.error().code == ESRCH || maps.error().code == ENOENT);
-      if (!ended && (!maps || maps_any_of(*maps, {file.memory()}))) return guest->pid;
-    }
+    Result<std::vector<MapEntry>> maps = read_maps(guest->outer_pid);
+    bool ended = !maps && maps.error().code == ESRCH;
+    if (!ended && (!maps || maps_any_of(*maps, {file.memory()}))) return guest->pid;
   }
   return 0;
 }

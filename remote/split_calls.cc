@@ -117,7 +117,7 @@ CpuFigures cpu_figures(Guest& guest) {
     if (guest.cpu_at_end) return *guest.cpu_at_end;
   }
   CpuTimes own = cpu_times(guest, nullptr);
-  auto status = read_status_fields(guest.outer_pid);
+  auto status = read_status_fields(living_thread(guest.outer_pid));
   std::lock_guard lock(guest.mutex);
   CpuFigures figures = guest.children;
   figures.peak_kib = std::max(guest.cpu_before.peak_kib, status ? status->vm_hwm_kb : 0);

@@ -433,7 +433,7 @@ void Supervisor::tell_figures(Guest& guest) {
   }
   statistics.local_answers = guest.local_answers;
   statistics.cpu = cpu_figures(guest);
-  if (auto stat = read_proc_stat(guest.outer_pid); stat && !guest.ended)
+  if (auto stat = read_proc_stat(living_thread(guest.outer_pid)); stat && !guest.ended)
     statistics.resident_bytes = stat->rss_pages * 4096;
   send_control(ControlType::kStatistics, encode_message(statistics));
 }

@@ -305,6 +305,7 @@ class Supervisor {
   static Result<std::vector<uint64_t>> add_file_maps(Batch& batch, const Building& building);
   static Status check_gifts(const Batch& batch, const std::vector<uint64_t>& gifts);
   Status rebuild(Building& building, ImageConnection& connection);
+  Status end_leader(Building& building);
   Status receive_pages(Building& building, ImageConnection& connection);
   static Status lock_again(Batch& batch, Tracee& tracee, const ProcessState& state);
   Status start_guest(Building& building);

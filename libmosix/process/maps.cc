@@ -87,7 +87,7 @@ Result<std::vector<MapEntry>> parse_maps(std::string_view text) {
 }
 
 Result<std::vector<MapEntry>> read_maps(int pid) {
-  TRY(std::string text, read_proc_file(pid, "maps"));
+  TRY(std::string text, read_memory_file(pid, "maps"));
   return parse_maps(text);
 }
 
@@ -98,7 +98,7 @@ bool MapFlags::has(std::string_view flag) const {
 }
 
 Result<std::vector<MapFlags>> read_map_flags(int pid) {
-  TRY(std::string text, read_proc_file(pid, "smaps"));
+  TRY(std::string text, read_memory_file(pid, "smaps"));
   std::vector<MapFlags> all;
   MapFlags current;
   for (std::string_view rest = text; !rest.empty();) {

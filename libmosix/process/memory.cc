@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "libmosix/process/proc_stat.h"
+
 namespace mosix {
 namespace {
 
@@ -20,6 +22,17 @@ std::string place(const char* operation, int pid, uint64_t address, size_t bytes
 
 using Transfer = ssize_t (*)(pid_t, const iovec*, unsigned long, const iovec*, unsigned long, unsigned long);
 
+/// The call; where the first thread has ended, by another one's number, which stays in `pid`.
+ssize_t of_process(Transfer call, int& pid, const iovec* local, const iovec* remote, unsigned long count) {
+  ssize_t moved = call(pid, local, 1, remote, count, 0);
+  if (moved >= 0 || errno != ESRCH) return moved;
+  int other = living_thread(pid);
+  errno = ESRCH;
+  if (other == pid) return moved;
+  pid = other;
+  return call(pid, local, 1, remote, count, 0);
+}
+
 /// All of a range through process_vm_readv or _writev; both move at most about 2 GiB a call and stop early at
 /// a fault.
 Status transfer(Transfer call, const char* name, int pid, uint64_t address, void* buffer, size_t bytes) {
@@ -27,7 +40,7 @@ Status transfer(Transfer call, const char* name, int pid, uint64_t address, void
     size_t step = std::min<size_t>(bytes - done, 1u << 30);
     iovec local{static_cast<char*>(buffer) + done, step};
     iovec remote{reinterpret_cast<void*>(address + done), step};
-    ssize_t moved = call(pid, &local, 1, &remote, 1, 0);
+    ssize_t moved = of_process(call, pid, &local, &remote, 1);
     if (moved < 0) return fail_errno(place(name, pid, address + done, bytes - done));
     if (moved == 0) return fail(EFAULT, place(name, pid, address + done, bytes - done));
     done += static_cast<size_t>(moved);
@@ -45,7 +58,7 @@ Status transfer_ranges(Transfer call, const char* name, int pid, std::span<const
       bytes += ranges[count].bytes;
     }
     iovec local{buffer, bytes};
-    ssize_t moved = call(pid, &local, 1, remote, count, 0);
+    ssize_t moved = of_process(call, pid, &local, remote, count);
     if (moved < 0) return fail_errno(place(name, pid, ranges[0].address, bytes));
     // Stopped in the middle: single transfers either finish it or name the address that fails.
     if (static_cast<size_t>(moved) != bytes) {
@@ -62,7 +75,7 @@ Status transfer_ranges(Transfer call, const char* name, int pid, std::span<const
 }  // namespace
 
 Result<ProcessMemory> ProcessMemory::open(int pid) {
-  std::string path = "/proc/" + std::to_string(pid) + "/mem";
+  std::string path = "/proc/" + std::to_string(living_thread(pid)) + "/mem";
   UniqueFd file(::open(path.c_str(), O_RDWR | O_CLOEXEC));
   if (!file) return fail(errno == ENOENT ? ESRCH : errno, "open " + path);
   return ProcessMemory(pid, std::move(file));
@@ -132,7 +145,7 @@ Result<size_t> read_memory_some(int pid, uint64_t address, void* buffer, size_t 
     size_t step = std::min<size_t>(bytes - done, 1u << 30);
     iovec local{static_cast<char*>(buffer) + done, step};
     iovec remote{reinterpret_cast<void*>(address + done), step};
-    ssize_t got = process_vm_readv(pid, &local, 1, &remote, 1, 0);
+    ssize_t got = of_process(process_vm_readv, pid, &local, &remote, 1);
     if (got < 0 && errno == EFAULT) break;
     if (got < 0) return fail_errno(place("read", pid, address + done, bytes - done));
     if (got == 0) break;

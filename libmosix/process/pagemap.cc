@@ -10,6 +10,7 @@
 #include <string>
 
 #include "libmosix/common/features.h"
+#include "libmosix/process/proc_stat.h"
 
 namespace mosix {
 namespace {
@@ -59,7 +60,7 @@ void add_span(std::vector<PageSpan>& spans, uint64_t address, uint64_t pages) {
 }  // namespace
 
 Result<Pagemap> Pagemap::open(int pid) {
-  std::string path = "/proc/" + std::to_string(pid) + "/pagemap";
+  std::string path = "/proc/" + std::to_string(living_thread(pid)) + "/pagemap";
   UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!file) return fail(errno == ENOENT ? ESRCH : errno, "open " + path);
   return Pagemap(std::move(file));

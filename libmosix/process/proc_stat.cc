@@ -120,6 +120,14 @@ Result<std::string> read_proc_file(int pid, const std::string& file) {
   }
 }
 
+Result<std::string> read_memory_file(int pid, const std::string& file) {
+  for (int tid = pid;;) {
+    Result<std::string> text = read_proc_file(tid, file);
+    if (text && !text->empty()) return text;
+    if (tid = living_thread(pid); tid == pid) return text;
+  }
+}
+
 Result<ProcStat> parse_proc_stat(const std::string& line) {
   // comm is whatever the program chose, so only the last parenthesis counts.
   size_t open = line.find('('), close = line.rfind(')');
@@ -151,6 +159,19 @@ Result<ProcStat> parse_proc_stat(const std::string& line) {
 Result<ProcStat> read_proc_stat(int pid) {
   TRY(std::string line, read_proc_file(pid, "stat"));
   return parse_proc_stat(line);
+}
+
+int living_thread(int pid) {
+  auto lives = [](const Result<ProcStat>& stat) {
+    constexpr uint32_t kExiting = 4;  // PF_EXITING: it may be without memory already
+    return stat && stat->state != 'Z' && stat->state != 'X' && (stat->flags & kExiting) == 0;
+  };
+  if (Result<ProcStat> first = read_proc_stat(pid); !first || lives(first) || first->threads <= 1) return pid;
+  Result<std::vector<int>> tids = list_threads(pid);
+  if (!tids) return pid;
+  for (int tid : *tids)
+    if (tid != pid && lives(read_thread_stat(pid, tid))) return tid;
+  return pid;
 }
 
 Result<ProcStat> read_thread_stat(int pid, int tid) {
@@ -195,7 +216,7 @@ Result<std::vector<int>> list_children(int pid) {
 }
 
 Result<std::vector<std::pair<uint64_t, uint64_t>>> read_auxv(int pid) {
-  TRY(std::string bytes, read_proc_file(pid, "auxv"));
+  TRY(std::string bytes, read_memory_file(pid, "auxv"));
   std::vector<std::pair<uint64_t, uint64_t>> auxv;
   for (size_t at = 0; at + 16 <= bytes.size(); at += 16) {
     uint64_t pair[2];
@@ -216,6 +237,10 @@ Result<std::string> read_proc_link(int pid, const std::string& link) {
   std::string path = proc_path(pid, link);
   std::string target(4096, '\0');
   ssize_t length = readlink(path.c_str(), target.data(), target.size());
+  if (length < 0 && errno == ENOENT) {
+    if (int other = living_thread(pid); other != pid) return read_proc_link(other, link);
+    errno = ENOENT;
+  }
   if (length < 0) return fail_proc(path);
   target.resize(static_cast<size_t>(length));
   return target;

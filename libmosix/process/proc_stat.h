@@ -45,6 +45,9 @@ struct ProcStat {
 };
 
 Result<ProcStat> read_proc_stat(int pid);
+/// The number by which the process shows its memory, descriptors, namespaces and folders: its own, or one of a thread that
+/// lives if its first has ended. Its own number if none does, or if there is no such process.
+int living_thread(int pid);
 /// The same file of one thread, /proc/PID/task/TID/stat.
 Result<ProcStat> read_thread_stat(int pid, int tid);
 /// Parses one stat line; comm may hold blanks and parentheses.
@@ -91,10 +94,12 @@ Result<std::vector<std::pair<uint64_t, uint64_t>>> read_auxv(int pid);
 Result<std::string> read_comm(int pid, int tid);
 /// Target of /proc/PID/exe without " (deleted)".
 Result<std::string> read_exe_path(int pid);
-/// Target of a link of /proc/PID: "cwd", "root", "exe", "ns/pid", "fd/3".
+/// Target of a link of /proc/PID: "cwd", "root", "exe", "ns/pid", "fd/3"; by way of living_thread().
 Result<std::string> read_proc_link(int pid, const std::string& link);
 /// A whole small file of /proc/PID: "cmdline", "limits", "stat", "task/12/syscall".
 Result<std::string> read_proc_file(int pid, const std::string& file);
+/// One that is empty for a thread that has ended ("maps", "smaps", "auxv"): by way of living_thread().
+Result<std::string> read_memory_file(int pid, const std::string& file);
 /// Are namespace `kind` ("pid", "net", "user", "mnt", "time", "ipc", "uts", "cgroup") of both processes one
 /// and the same?
 Result<bool> same_namespace(int pid, int other_pid, const std::string& kind);

@@ -104,7 +104,7 @@ Status check_shared_area(const Area& area) {
 Result<bool> has_swapped_pages(int pid, uint64_t start, uint64_t end) {
   struct sysinfo info {};
   if (sysinfo(&info) == 0 && info.totalswap == info.freeswap) return false;
-  TRY(std::string text, read_proc_file(pid, "smaps"));
+  TRY(std::string text, read_memory_file(pid, "smaps"));
   bool inside = false;
   for (size_t at = 0; at < text.size();) {
     const char* line = text.c_str() + at;

@@ -251,6 +251,29 @@ def child_that_moved(lab):
     lab.nothing_left()
 
 
+LEADERLESS = [*COUNTER[:2], '''
+import ctypes, os, sys, threading
+def answer():
+    for line in sys.stdin:
+        print(line.strip(), sum(range(100000)))
+    os._exit(7)
+threading.Thread(target=answer).start()
+ctypes.CDLL(None).syscall(60, 0)
+''']
+
+
+def without_its_first_thread(lab):
+    """A process lives on when its first thread has ended, and moves on."""
+    process, pid = lab.start('mosrun', '-h', *LEADERLESS)
+    require(answers(process, 'at home'), 'no answer at home')
+    for place in 'node2', 'node3', 'home', 'node3', 'home':
+        status, _, err = lab.run('migrate', str(pid), place)
+        require(status == 0 and lab.where(pid) == place, f'it does not move to {place}: {err}')
+        require(answers(process, f'on {place}'), f'no answer on {place}')
+    process.stdin.close()
+    require(process.wait(60) == 7, f'status {process.returncode}')
+
+
 def killed_child(lab):
     """kill -9 at home: its figures come from a node that has to be told first."""
     script = STEPS.replace('if step == 2: os._exit(0)', 'time.sleep(0)')
@@ -566,7 +589,7 @@ CASES = [what_home_sees, what_has_brought_it_home, it_goes_back, computing_is_as
          coming_home_waits_for_a_debugger, other_kinds_of_programs, trace_of_a_command,
          trace_options, trace_of_a_running_process,
          report_of_short_programs, report_of_one_short_program, children_that_only_fork, chain_of_short_lives,
-         child_without_its_first_thread, child_that_moved, killed_child,
+         child_without_its_first_thread, without_its_first_thread, child_that_moved, killed_child,
          own_time_of_visits]
 
 sys.exit(run_cases(CASES))

@@ -136,6 +136,28 @@ def killed(lab):
     lab.nothing_left()
 
 
+# Its first thread ends when the second has begun, which is the program.
+SECOND_THREAD = [*PROGRAM[:2], 'import ctypes, threading\ndef rest():' + PROGRAM[2].replace('\n', '\n    ') +
+                 '\n    os._exit(0)\nthreading.Thread(target=rest).start()\nctypes.CDLL(None).syscall(60, 0)\n']
+
+
+def without_its_first_thread(lab):
+    """It shows its memory by the second one alone: what that stores is not lost, whoever looks."""
+    lab.run('sh', '-c', f'head -c {SIZE} /dev/zero >{PATH}')
+    process, pid = lab.start('mosrun', '-r', 'node2', '--require', *SECOND_THREAD, PATH)
+    require(process.stdout.readline() == 'mapped\n', 'it has not mapped its file')
+    for text in 'one', 'two', 'three':
+        process.stdin.write(f'store 1 {text}\n')
+        process.stdin.flush()
+        require(process.stdout.readline() == 'store \n', 'no answer')
+        _, out, _ = lab.run('dd', 'status=none', f'if={PATH}', 'bs=4096', 'skip=1', 'count=1')
+        require(out.rstrip('\0') == text, f'{out!r} and not {text}')
+        lab.until('it can leave', lambda: lab.run('migrate', str(pid), 'node2')[0] == 0)
+    process.stdin.close()
+    require(process.wait(LIMIT) == 0, f'status {process.returncode}')
+    lab.nothing_left()
+
+
 def node_dies(lab):
     """What it has stored is lost with it, as with a machine; the file can be opened all the same."""
     mapper = Mapper(lab, '-r', 'node2', '--require')
@@ -189,7 +211,7 @@ def as_a_user(lab):
 
 if __name__ == '__main__':
     os.chdir(os.path.dirname(os.path.abspath(__file__)))
-    status = run_cases([stays_away, who_reads_sees_it, moves_along, killed, node_dies, others_have_it_too, as_a_user])
+    status = run_cases([stays_away, who_reads_sees_it, moves_along, killed, without_its_first_thread, node_dies, others_have_it_too, as_a_user])
     if os.path.exists(PATH):
         os.unlink(PATH)
     sys.exit(status)

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 
 #include <atomic>
 #include <condition_variable>
@@ -354,21 +355,87 @@ void exit_from_another_thread() {
   }
 }
 
+void wait_for_end_of_leader() {
+  for (;;) {
+    std::ifstream stat("/proc/self/task/" + std::to_string(getpid()) + "/stat");
+    std::string text;
+    std::getline(stat, text);
+    if (text.find(") Z") != std::string::npos) return;
+    sched_yield();
+  }
+}
+
 void leader_ends_first() {
   const int status = check::in_child([]() -> int {
     std::thread([] {
       // The process lives on until its last thread ends.
-      for (;;) {
-        std::ifstream stat("/proc/self/task/" + std::to_string(getpid()) + "/stat");
-        std::string text;
-        std::getline(stat, text);
-        if (text.find(") Z") != std::string::npos) _exit(23);
-        sched_yield();
-      }
+      wait_for_end_of_leader();
+      _exit(23);
     }).detach();
     pthread_exit(nullptr);
   });
   CHECK_EQ(WEXITSTATUS(status), 23);
+}
+
+/// What a process can do when its first thread has ended: all that it could before.
+int life_without_leader() {
+  static std::atomic<int> handled{0};
+  wait_for_end_of_leader();
+  if (thread_id() == getpid()) return 1;
+  std::vector<int> numbers(100'000);
+  for (size_t i = 0; i < numbers.size(); ++i) numbers[i] = static_cast<int>(i);
+  signal(SIGUSR1, [](int) { ++handled; });
+  int line[2];
+  if (pipe2(line, O_CLOEXEC) != 0) return 2;
+  for (int round = 1; round <= 5; ++round) {
+    move_point();
+    int64_t sum = 0;
+    for (int& number : numbers) sum += ++number;
+    if (sum != 100'000ll * 99'999 / 2 + 100'000ll * round) return 3;
+    int told = 0;
+    std::thread([&] {
+      told = write(line[1], &round, sizeof round) == sizeof round ? thread_id() : 0;
+    }).join();
+    int heard = 0;
+    if (told <= 0 || told == getpid()) return 4;
+    if (read(line[0], &heard, sizeof heard) != sizeof heard || heard != round) return 5;
+    if (kill(getpid(), SIGUSR1) != 0) return 6;
+    while (handled < round) sched_yield();  // another thread may have it
+    const pid_t child = fork();
+    if (child == 0) _exit(thread_id() == getpid() ? 60 + round : 1);
+    int status = 0;
+    if (waitpid(child, &status, 0) != child || WEXITSTATUS(status) != 60 + round) return 7;
+  }
+  return 24;
+}
+
+void goes_on_without_leader() {
+  for (bool another : {false, true}) {
+    const int status = check::in_child([another]() -> int {
+      std::thread([] { _exit(life_without_leader()); }).detach();
+      if (another)
+        std::thread([] {
+          for (;;) pause();
+        }).detach();
+      syscall(SYS_exit, 9);
+      return 1;
+    });
+    CHECK_EQ(WEXITSTATUS(status), 24);
+  }
+}
+
+void exec_without_leader() {
+  const int status = check::in_child([]() -> int {
+    std::thread([] {
+      wait_for_end_of_leader();
+      move_point();
+      execl(own_path.c_str(), "x", "--child", std::to_string(getpid()).c_str(), static_cast<char*>(nullptr));
+      _exit(126);
+    }).detach();
+    syscall(SYS_exit, 9);
+    return 1;
+  });
+  CHECK_EQ(WEXITSTATUS(status), 12);
 }
 
 /// No thread ends the process: it is over when all have left, each by itself and all of them at once.
@@ -471,6 +538,8 @@ int main(int argc, char** argv) {
                      {"cancellation", cancellation},
                      {"exit-from-another-thread", exit_from_another_thread},
                      {"leader-ends-first", leader_ends_first},
+                     {"goes-on-without-leader", goes_on_without_leader},
+                     {"exec-without-leader", exec_without_leader},
                      {"all-leave-at-once", all_leave_at_once},
                      {"exec-from-another-thread", exec_from_another_thread},
                      {"fork-from-a-thread", fork_from_a_thread},
