@@ -1,6 +1,5 @@
 #include "deputy/file_bindings.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <linux/kcmp.h>
 #include <linux/magic.h>
@@ -12,11 +11,11 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <functional>
 #include <utility>
 
+#include "deputy/processes.h"
 #include "libmosix/common/limits.h"
+#include "libmosix/process/descriptor.h"
 #include "libmosix/process/memory.h"
 #include "libmosix/process/pagemap.h"
 
@@ -50,45 +49,6 @@ Status check_kind(int fd, const struct stat& facts) {
     return fail(EBUSY, "a file that is opened in another way than for reading and writing");
   if (static_cast<uint64_t>(facts.st_size) > kMaxFileBytes) return fail(EBUSY, "a very long file");
   return {};
-}
-
-void for_each_process(const std::function<void(int)>& act) {
-  DIR* listing = opendir("/proc");
-  if (listing == nullptr) return;
-  while (dirent* entry = readdir(listing))
-    if (int pid = atoi(entry->d_name); pid > 0) act(pid);
-  closedir(listing);
-}
-
-/// Without asking a file server that may not answer.
-bool leads_to(int folder, const char* name, const SharedKey& key) {
-  struct statx facts {};
-  if (statx(folder, name, AT_STATX_DONT_SYNC, STATX_INO, &facts) != 0) return false;
-  return makedev(facts.stx_dev_major, facts.stx_dev_minor) == key.first && facts.stx_ino == key.second;
-}
-
-/// Of all processes that can be looked into.
-std::vector<BoundDescriptor> descriptors_of(const SharedKey& key) {
-  std::vector<BoundDescriptor> found;
-  int own = getpid();
-  for_each_process([&](int pid) {
-    if (pid == own) return;
-    DIR* listing = opendir(("/proc/" + std::to_string(pid) + "/fd").c_str());
-    if (listing == nullptr) return;
-    while (dirent* entry = readdir(listing)) {
-      bool number = entry->d_name[0] >= '0' && entry->d_name[0] <= '9';
-      if (number && leads_to(dirfd(listing), entry->d_name, key))
-        found.push_back({pid, atoi(entry->d_name), key.first, key.second});
-    }
-    closedir(listing);
-  });
-  return found;
-}
-
-UniqueFd take_descriptor(int pid, int number) {
-  UniqueFd process(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
-  if (!process) return {};
-  return UniqueFd(static_cast<int>(syscall(SYS_pidfd_getfd, process.get(), number, 0)));
 }
 
 /// The last page of a file reaches behind its end, and keeps what is stored there for as long as it is mapped.
@@ -168,18 +128,24 @@ Status write_changes(int fd, const FileWrite& change, uint64_t size) {
 }  // namespace
 
 Result<FileBindings::Bound> FileBindings::bind(const std::shared_ptr<AwayNode>& node, int pid, int number,
-                                               const std::set<int>& there) {
-  UniqueFd fd = take_descriptor(pid, number);
+                                               const std::set<int>& there, const std::set<int>& away) {
+  UniqueFd fd = take_descriptor(pid, number).value_or(UniqueFd());
   if (!fd) return fail(EBADF, "its descriptor");
   std::lock_guard lock(mutex_);
   TRY(struct stat facts, facts_of(fd.get()));
   if (auto at = files_.find({facts.st_dev, facts.st_ino}); at != files_.end() && at->second.node != nullptr)
     return fail(EBUSY, "a file that is mapped on " + at->second.node->name());
-  return bind_locked(node, std::move(fd), there);
+  TRY(Bound bound, bind_locked(node, std::move(fd), there));
+  // A mapping outlives the descriptor that it was made with, and no lease tells of it. Those of deputies are of before.
+  for (int other : sharers_at_home(getpid(), {bound.key}))
+    if (away.count(other) == 0) {
+      release_locked(files_[bound.key]);
+      return fail(EBUSY, "a file that process " + std::to_string(other) + " has mapped");
+    }
+  return bound;
 }
 
-/// `users`: who may have descriptors of it. Whoever maps it is known already, or is caught by the lease: a mapping keeps
-/// a file open.
+/// `users`: who may have descriptors of it.
 Result<FileBindings::Bound> FileBindings::bind_locked(const std::shared_ptr<AwayNode>& node, UniqueFd fd,
                                                       const std::set<int>& users) {
   TRY(struct stat facts, facts_of(fd.get()));
@@ -221,9 +187,9 @@ bool FileBindings::may_be_bound(const MapEntry& entry) {
     if (files_.count(key) != 0) return true;
   }
   for (const BoundDescriptor& one : descriptors_of(key))
-    if (UniqueFd fd = take_descriptor(one.pid, one.number)) {
-      Result<struct stat> facts = facts_of(fd.get());
-      if (facts && check_kind(fd.get(), *facts)) return true;
+    if (Result<UniqueFd> fd = take_descriptor(one.pid, one.number)) {
+      Result<struct stat> facts = facts_of(fd->get());
+      if (facts && check_kind(fd->get(), *facts)) return true;
     }
   return false;
 }
@@ -250,7 +216,8 @@ Result<std::vector<FileBindings::Bound>> FileBindings::bind_mapped(const std::sh
       bool was_away = held != files_.end() && held->second.node != nullptr;
       if (!fd)
         for (const BoundDescriptor& one : descriptors_of(key))
-          if (group.count(one.pid) != 0 && !fd) fd = take_descriptor(one.pid, one.number);
+          if (group.count(one.pid) != 0 && !fd)
+            fd = take_descriptor(one.pid, one.number).value_or(UniqueFd());
       if (!fd) return fail(0, "a file that nobody has open any more");
       TRY(Bound bound, bind_locked(node, std::move(fd), group));
       if (!was_away) fresh.push_back(key);
@@ -401,13 +368,7 @@ void FileBindings::close_unmapped() {
       if (file.node == nullptr) idle.insert(key);
   }
   if (idle.empty()) return;
-  std::set<SharedKey> mapped;
-  for_each_process([&](int pid) {
-    Result<std::vector<MapEntry>> maps = read_maps(pid);
-    if (!maps) return;
-    for (const MapEntry& entry : *maps)
-      if (idle.count({entry.device, entry.inode}) != 0) mapped.insert({entry.device, entry.inode});
-  });
+  std::set<SharedKey> mapped = mapped_at_home(idle);
   std::lock_guard lock(mutex_);
   std::erase_if(files_, [&](auto& one) {
     return one.second.node == nullptr && idle.count(one.first) != 0 && mapped.count(one.first) == 0;

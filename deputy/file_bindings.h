@@ -30,8 +30,10 @@ class FileBindings {
   };
 
   /// The file behind descriptor `number` of process `pid`, which is on `node` and about to map it. `there`: the processes
-  /// of the family that are on that node; nobody else may have the file in any way. EBUSY: it cannot be bound.
-  Result<Bound> bind(const std::shared_ptr<AwayNode>& node, int pid, int number, const std::set<int>& there);
+  /// of the family that are on that node; nobody else may have the file in any way. `away`: those that are on any; what
+  /// their deputies have mapped is of before they moved. Looks through all processes. EBUSY: it cannot be bound.
+  Result<Bound> bind(const std::shared_ptr<AwayNode>& node, int pid, int number, const std::set<int>& there,
+                     const std::set<int>& away);
 
   /// A shared mapping of a file that could be bound, if nobody had it but those who move.
   bool may_be_bound(const MapEntry& entry);

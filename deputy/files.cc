@@ -10,16 +10,19 @@ namespace mosix {
 
 /// The contents are there before the answer.
 void Custodian::bind_file(const std::shared_ptr<AwayNode>& node, const FileBind& ask) {
-  std::set<int> there;
+  std::set<int> there, away;
   {
     std::lock_guard lock(mutex_);
-    for (auto& [pid, record] : records_)
-      if (record->place().node == node) there.insert(pid);
+    for (auto& [pid, record] : records_) {
+      Place place = record->place();
+      if (place.node == node) there.insert(pid);
+      if (place.node != nullptr) away.insert(pid);
+    }
   }
   FileTold told{.question = ask.question};
   auto bind = [&]() -> Status {
     if (there.count(ask.pid) == 0) return fail(EPERM, "a process that is not there");
-    TRY(FileBindings::Bound bound, files_.bind(node, ask.pid, ask.number, there));
+    TRY(FileBindings::Bound bound, files_.bind(node, ask.pid, ask.number, there, away));
     told.device = bound.key.first;
     told.inode = bound.key.second;
     told.size = bound.size;

@@ -1,11 +1,6 @@
 #include "deputy/move_group.h"
 
-#include <dirent.h>
-
-#include <cstdlib>
-
 #include "libmosix/common/membership.h"
-#include "libmosix/process/proc_stat.h"
 
 namespace mosix {
 namespace {
@@ -72,31 +67,6 @@ void MoveGroup::note_sharers(const std::vector<int>& pids) {
 std::set<int> MoveGroup::missing() const {
   std::lock_guard lock(mutex_);
   return missing_;
-}
-
-bool is_descendant(int pid, int ancestor) {
-  while (pid > 1) {
-    Result<ProcStat> stat = read_proc_stat(pid);
-    if (!stat) return false;
-    if (stat->ppid == ancestor) return true;
-    pid = stat->ppid;
-  }
-  return false;
-}
-
-std::vector<int> sharers_at_home(int pid, const std::set<SharedKey>& memory) {
-  std::vector<int> sharers;
-  if (memory.empty()) return sharers;
-  DIR* listing = opendir("/proc");
-  if (listing == nullptr) return sharers;
-  while (dirent* entry = readdir(listing)) {
-    int other = atoi(entry->d_name);
-    if (other <= 0 || other == pid) continue;
-    Result<std::vector<MapEntry>> maps = read_maps(other);
-    if (maps && maps_any_of(*maps, memory)) sharers.push_back(other);
-  }
-  closedir(listing);
-  return sharers;
 }
 
 }  // namespace mosix

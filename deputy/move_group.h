@@ -62,9 +62,4 @@ class MoveGroup {
   std::optional<Error> failure_;
 };
 
-/// A child of `ancestor`, or of one of its children.
-bool is_descendant(int pid, int ancestor);
-/// The processes at home that have mappings of any of this memory, except `pid`, as far as they can be looked into.
-std::vector<int> sharers_at_home(int pid, const std::set<SharedKey>& memory);
-
 }  // namespace mosix

@@ -11,6 +11,7 @@
 #include "deputy/deputize.h"
 #include "deputy/movable.h"
 #include "deputy/page_stream.h"
+#include "deputy/processes.h"
 #include "deputy/window.h"
 #include "libmosix/common/limits.h"
 #include "libmosix/common/log.h"
@@ -148,7 +149,7 @@ class MoveOut {
     TRY(uint64_t window, choose_window(maps, random));
     capture_->state.window_base = window;
     ring_places_ = rings_need_places() && ring_places_are_free(maps);
-    TRY(ProcStat stat, read_proc_stat(record_.pid));
+    TRY(ProcStat stat, read_proc_stat(living_thread(record_.pid)));
     resident_bytes_ = stat.rss_pages * kPageBytes;
     Reserve order{record_.pid,
                   epoch(),

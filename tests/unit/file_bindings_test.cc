@@ -116,7 +116,8 @@ TEST_CASE("a bound file is waited for, and recalled, until it is released") {
   Node away;
   Holder holder(10000);
   FileBindings files;
-  Result<FileBindings::Bound> bound = files.bind(away.node, holder.pid, holder.number, {holder.pid});
+  Result<FileBindings::Bound> bound =
+      files.bind(away.node, holder.pid, holder.number, {holder.pid}, {holder.pid});
   REQUIRE(bound);
   CHECK_EQ(bound->size, 10000);
   REQUIRE_EQ(bound->descriptors.size(), 1);
@@ -145,37 +146,91 @@ TEST_CASE("a file that others have is not bound") {
   FileBindings files;
   SUBCASE("opened a second time") {
     UniqueFd second(open(holder.path.c_str(), O_RDONLY | O_CLOEXEC));
-    CHECK_FALSE(files.bind(away.node, holder.pid, holder.number, {holder.pid}));
+    CHECK_FALSE(files.bind(away.node, holder.pid, holder.number, {holder.pid}, {holder.pid}));
   }
   SUBCASE("mapped by one who has closed it") {
     UniqueFd second(open(holder.path.c_str(), O_RDWR | O_CLOEXEC));
     void* at = mmap(nullptr, 4096, PROT_READ, MAP_SHARED, second.get(), 0);
     second.reset();
-    CHECK_FALSE(files.bind(away.node, holder.pid, holder.number, {holder.pid}));
+    CHECK_FALSE(files.bind(away.node, holder.pid, holder.number, {holder.pid}, {holder.pid}));
     munmap(at, 4096);
   }
   SUBCASE("the descriptor of a process that is elsewhere") {
-    CHECK_FALSE(files.bind(away.node, holder.pid, holder.number, {}));
+    CHECK_FALSE(files.bind(away.node, holder.pid, holder.number, {}, {}));
   }
   CHECK_EQ(holder.contents(), "");
-  CHECK(files.bind(away.node, holder.pid, holder.number, {holder.pid}));
-  CHECK_FALSE(files.bind(away.node, holder.pid, holder.number, {holder.pid}));  // it is already
+  CHECK(files.bind(away.node, holder.pid, holder.number, {holder.pid}, {holder.pid}));
+  CHECK_FALSE(files.bind(away.node, holder.pid, holder.number, {holder.pid}, {holder.pid}));  // it is already
   files.lost(away.node);
   CHECK_EQ(holder.contents(), "");
+}
+
+/// A child of ours that has got something ready, and ends with this.
+class Child {
+ public:
+  template <class Work>
+  explicit Child(Work work) {
+    int ends[2];
+    REQUIRE_EQ(pipe2(ends, O_CLOEXEC), 0);
+    pid = fork();
+    if (pid == 0) {
+      work();
+      (void)!write(ends[1], "", 1);
+      for (;;) pause();
+    }
+    close(ends[1]);
+    char ready;
+    REQUIRE_EQ(read(ends[0], &ready, 1), 1);
+    close(ends[0]);
+  }
+  ~Child() {
+    kill(pid, SIGKILL);
+    waitpid(pid, nullptr, 0);
+  }
+  Child(const Child&) = delete;
+  int pid = -1;
+};
+
+TEST_CASE("a file is not bound that somebody at home has mapped by the same open") {
+  Node away;
+  std::string path = "/dev/shm/mosix-bindings-" + std::to_string(getpid());
+  int number = open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  REQUIRE_EQ(ftruncate(number, 4096), 0);
+  unlink(path.c_str());
+  Child holder([] {});
+  FileBindings files;
+  {
+    Child mapper([&] {
+      mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, number, 0);
+      close(number);
+    });
+    close(number);
+    std::set<int> there{holder.pid};
+    Result<FileBindings::Bound> bound = files.bind(away.node, holder.pid, number, there, there);
+    REQUIRE_FALSE(bound);
+    CHECK_EQ(bound.error().what, "a file that process " + std::to_string(mapper.pid) + " has mapped");
+    CHECK_FALSE(files.any_away());
+    // The mapping of one that is away is of before it moved.
+    CHECK(files.bind(away.node, holder.pid, number, there, {holder.pid, mapper.pid}));
+    files.lost(away.node);
+  }
+  CHECK(files.bind(away.node, holder.pid, number, {holder.pid}, {holder.pid}));
 }
 
 TEST_CASE("a node changes what is bound to it, and by its last binding") {
   Node away, other;
   Holder holder(5000);
   FileBindings files;
-  Result<FileBindings::Bound> first = files.bind(away.node, holder.pid, holder.number, {holder.pid});
+  Result<FileBindings::Bound> first =
+      files.bind(away.node, holder.pid, holder.number, {holder.pid}, {holder.pid});
   REQUIRE(first);
   CHECK_FALSE(files.write(other.node, page(*first, 0, "foreign")));
   CHECK_FALSE(files.descriptor(other.node, first->key));
   CHECK_FALSE(files.settled(other.node, settle(*first, FileSettle::Then::kRelease)));
   CHECK_FALSE(files.write(away.node, page(*first, 100, "between pages")));
   files.release(first->key);
-  Result<FileBindings::Bound> second = files.bind(away.node, holder.pid, holder.number, {holder.pid});
+  Result<FileBindings::Bound> second =
+      files.bind(away.node, holder.pid, holder.number, {holder.pid}, {holder.pid});
   REQUIRE(second);
   CHECK_FALSE(files.write(away.node, page(*first, 0, "late")));
   CHECK_FALSE(files.settled(away.node, settle(*first, FileSettle::Then::kRelease)));
@@ -190,7 +245,8 @@ TEST_CASE("what is as it was is not written") {
   Node away;
   Holder holder(8192);
   FileBindings files;
-  Result<FileBindings::Bound> bound = files.bind(away.node, holder.pid, holder.number, {holder.pid});
+  Result<FileBindings::Bound> bound =
+      files.bind(away.node, holder.pid, holder.number, {holder.pid}, {holder.pid});
   REQUIRE(bound);
   struct stat before {
   }, after{};
@@ -208,7 +264,8 @@ TEST_CASE("what is kept for those at home is closed when nobody maps it") {
   Node away;
   Holder holder(4096);
   FileBindings files;
-  Result<FileBindings::Bound> bound = files.bind(away.node, holder.pid, holder.number, {holder.pid});
+  Result<FileBindings::Bound> bound =
+      files.bind(away.node, holder.pid, holder.number, {holder.pid}, {holder.pid});
   REQUIRE(bound);
   files.release(bound->key);
   MapEntry mapping;

@@ -2,6 +2,8 @@
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include "deputy/move_group.h"
 
+#include "deputy/processes.h"
+
 #include <doctest/doctest.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
