@@ -194,6 +194,12 @@ bool FileBindings::may_be_bound(const MapEntry& entry) {
   return false;
 }
 
+bool FileBindings::is_bound(const SharedKey& key) {
+  std::lock_guard lock(mutex_);
+  auto at = files_.find(key);
+  return at != files_.end() && at->second.node != nullptr;
+}
+
 Result<std::vector<FileBindings::Bound>> FileBindings::bind_mapped(const std::shared_ptr<AwayNode>& node,
                                                                    const std::vector<MapEntry>& maps,
                                                                    const std::set<int>& group) {

@@ -37,6 +37,7 @@ class FileBindings {
 
   /// A shared mapping of a file that could be bound, if nobody had it but those who move.
   bool may_be_bound(const MapEntry& entry);
+  bool is_bound(const SharedKey& key);
   /// All that these mappings need, for a group of processes that stand still and go to `node`. What another of the group
   /// has bound already is no obstacle. On failure nothing is bound that was not.
   Result<std::vector<Bound>> bind_mapped(const std::shared_ptr<AwayNode>& node,

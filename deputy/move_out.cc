@@ -141,6 +141,7 @@ class MoveOut {
     if (std::string reason = why_process_stays(record_.pid, hands_.held()); !reason.empty())
       return fail(0, reason);
     TRY(std::vector<MapEntry> maps, std::move(read));
+    note_nameless(record_.pid, maps, group_.files());
     if (std::string reason = why_mappings_stay(maps, group_.files()); !reason.empty()) return fail(0, reason);
     // Before it is interrupted in whatever it does: that is for nothing if somebody is missing.
     TRY_VOID(meet_sharers(maps));
@@ -172,6 +173,7 @@ class MoveOut {
     if (!hands_.held()) TRY_VOID(hands_.stop());
     TRY(maps_, read_maps(record_.pid));
     TRY_VOID(check_no_deputy(maps_));
+    note_nameless(record_.pid, maps_, group_.files());
     if (std::string reason = why_threads_stay(hands_.threads()); !reason.empty()) return fail(0, reason);
     if (std::string reason = why_mappings_stay(maps_, group_.files()); !reason.empty())
       return fail(0, reason);

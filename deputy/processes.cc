@@ -6,6 +6,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdlib>
 #include <functional>
 #include <string>
@@ -16,16 +17,27 @@
 namespace mosix {
 namespace {
 
-void for_each_entry(const std::string& path, const std::function<void(int folder, const char* name)>& act) {
+/// False: we may not.
+bool for_each_entry(const std::string& path, const std::function<void(int folder, const char* name)>& act) {
   DIR* listing = opendir(path.c_str());
-  if (listing == nullptr) return;
+  if (listing == nullptr) return errno != EACCES && errno != EPERM;
   while (dirent* entry = readdir(listing))
     if (entry->d_name[0] >= '0' && entry->d_name[0] <= '9') act(dirfd(listing), entry->d_name);
   closedir(listing);
+  return true;
 }
 
 void for_each_process(const std::function<void(int)>& act) {
   for_each_entry("/proc", [&](int, const char* name) { act(atoi(name)); });
+}
+
+/// All that is in it is in memory or swapped out, and nobody can open it.
+bool is_lost_memory(const MapEntry& entry) {
+  constexpr char kFolder[] = "/dev/shm/";
+  if (!entry.deleted) return false;
+  if (entry.path.rfind("/memfd:", 0) == 0) return true;
+  struct stat facts {};
+  return entry.path.rfind(kFolder, 0) == 0 && stat(kFolder, &facts) == 0 && facts.st_dev == entry.device;
 }
 
 /// Without asking a file server that may not answer.
@@ -69,17 +81,39 @@ std::set<SharedKey> mapped_at_home(const std::set<SharedKey>& memory) {
   return mapped;
 }
 
-std::vector<BoundDescriptor> descriptors_of(const SharedKey& key) {
+std::vector<BoundDescriptor> descriptors_of(const SharedKey& key, bool* all_seen) {
   std::vector<BoundDescriptor> found;
+  if (all_seen != nullptr) *all_seen = true;
   int own = getpid();
   for_each_process([&](int pid) {
     if (pid == own) return;
     std::string folder = "/proc/" + std::to_string(living_thread(pid)) + "/fd";
-    for_each_entry(folder, [&](int at, const char* name) {
+    bool seen = for_each_entry(folder, [&](int at, const char* name) {
       if (leads_to(at, name, key)) found.push_back({pid, atoi(name), key.first, key.second});
     });
+    if (!seen && all_seen != nullptr) *all_seen = false;
   });
   return found;
+}
+
+void note_nameless(int pid, std::vector<MapEntry>& maps, FileBindings& files) {
+  std::set<SharedKey> wanted, other;
+  for (const MapEntry& entry : maps)
+    if (SharedKey key{entry.device, entry.inode}; entry.has_inode())
+      (entry.shared && is_lost_memory(entry) ? wanted : other).insert(key);
+  std::erase_if(wanted, [&](const SharedKey& key) { return other.count(key) != 0 || files.is_bound(key); });
+  if (wanted.empty()) return;
+  // Huge pages are of another kind, and stay.
+  Result<std::vector<MapFlags>> flags = read_map_flags(pid);
+  if (!flags) return;
+  for (const MapEntry& entry : maps)
+    for (const MapFlags& one : *flags)
+      if (one.start == entry.start && one.has("ht")) wanted.erase({entry.device, entry.inode});
+  std::erase_if(wanted, [](const SharedKey& key) {
+    bool all_seen = false;
+    return !descriptors_of(key, &all_seen).empty() || !all_seen;
+  });
+  for (MapEntry& entry : maps) entry.nameless = wanted.count({entry.device, entry.inode}) != 0;
 }
 
 }  // namespace mosix

@@ -4,6 +4,7 @@
 #include <set>
 #include <vector>
 
+#include "deputy/file_bindings.h"
 #include "libmosix/common/messages.h"
 #include "libmosix/process/shared_memory.h"
 
@@ -15,7 +16,11 @@ bool is_descendant(int pid, int ancestor);
 std::vector<int> sharers_at_home(int pid, const std::set<SharedKey>& memory);
 /// Those of them that anybody has mapped.
 std::set<SharedKey> mapped_at_home(const std::set<SharedKey>& memory);
-/// Of all but this process.
-std::vector<BoundDescriptor> descriptors_of(const SharedKey& key);
+/// Of all but this process. `*all_seen`: there is no process that we may not look into.
+std::vector<BoundDescriptor> descriptors_of(const SharedKey& key, bool* all_seen = nullptr);
+/// Of shared mappings in `maps`, those of the process, notes which are `nameless`: of a memfd, or of a file of /dev/shm that
+/// is deleted, of which no process has a descriptor any more. Such memory is as anonymous as any. What is bound to a node
+/// is not.
+void note_nameless(int pid, std::vector<MapEntry>& maps, FileBindings& files);
 
 }  // namespace mosix

@@ -60,10 +60,25 @@ void Supervisor::map_memory(GuestThread& thread, PendingCall& call) {
   uint64_t type = flags & MAP_TYPE;
   if (type != MAP_PRIVATE && type != MAP_SHARED)
     return bring_home(thread, call, "mmap of droppable memory", Afterwards::kMayReturn);
-  if ((flags & MAP_HUGETLB) != 0)
-    return bring_home(thread, call, "mmap of huge pages", Afterwards::kMayReturn);
+  if ((flags & MAP_HUGETLB) != 0) return map_huge_pages(thread, call);
   if ((flags & MAP_LOCKED) != 0 && !set_lock_limit(thread, call, syscall_row(SYS_mmap))) return;
   call.let_run_here();
+}
+
+/// Home is asked whether it has any: where none are set aside, as on most machines, programs go on without. Asked for
+/// anywhere, for home's memory is not what the guest has; what it gets is given back, and taken again when it is there.
+void Supervisor::map_huge_pages(GuestThread& thread, PendingCall& call) {
+  const auto& args = call.args();
+  uint64_t flags =
+      args[3] & ~static_cast<uint64_t>(MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_POPULATE | MAP_LOCKED);
+  CallReply reply;
+  CallPlan ask = plain_plan(SYS_mmap, {0, args[1], args[2], flags, args[4], args[5]});
+  if (!ask_for_call(thread, call, ask, kErestartnointr, &reply)) return;
+  if (reply.result < 0) return answer_and_deliver(thread, call, Answer::value(reply.result));
+  CallPlan drop = plain_plan(SYS_munmap, {static_cast<uint64_t>(reply.result), args[1]});
+  if (Result<CallReply> dropped = exchange_to_end(thread, drop); !dropped)
+    return again(thread, call, dropped.error());
+  bring_home(thread, call, "mmap of huge pages", Afterwards::kMayReturn);
 }
 
 /// A question to home that came to nothing: the guest's call is made again, or its channel is lost.

@@ -264,6 +264,7 @@ class Supervisor {
   void map_memory(GuestThread& thread, PendingCall& call);
   void map_file(GuestThread& thread, PendingCall& call);
   void map_zero_device(GuestThread& thread, PendingCall& call);
+  void map_huge_pages(GuestThread& thread, PendingCall& call);
   enum class Mirrored { kNo, kYes };  ///< at home
   void map_descriptor(GuestThread& thread, PendingCall& call, int fd, Mirrored mirrored);
   void again(GuestThread& thread, PendingCall& call, const Error& error);

@@ -26,6 +26,8 @@ struct MapEntry {
   uint64_t inode = 0;
   std::string path;  ///< file path, or a name in brackets such as "[stack]", or empty for anonymous memory
   bool deleted = false;  ///< the file is unlinked; " (deleted)" is already taken off the path
+  /// Nothing but mappings leads to what lies behind it. Not told by maps: deputy/processes.h finds it out.
+  bool nameless = false;
 
   uint64_t bytes() const { return end - start; }
   bool contains(uint64_t address) const { return address >= start && address < end; }

@@ -34,7 +34,7 @@ bool is_head(const char* line, uint64_t* start, uint64_t* end) {
 
 bool is_shared_anonymous(const MapEntry& entry) {
   if (!entry.shared || !entry.has_inode()) return false;
-  return (entry.deleted && (entry.path == "/dev/zero" || entry.path == kPath)) ||
+  return entry.nameless || (entry.deleted && (entry.path == "/dev/zero" || entry.path == kPath)) ||
          entry.path.rfind("[anon_shmem:", 0) == 0;
 }
 

@@ -1,5 +1,6 @@
 // Anonymous memory that relatives share: mmap(MAP_SHARED | MAP_ANONYMOUS) and shared mappings of /dev/zero, which the
-// kernel keeps in files without a name. Processes that share such memory move together (deputy/move_group.h), and
+// kernel keeps in files without a name, and those of files in memory that have lost theirs, and whose descriptors are
+// closed. Processes that share such memory move together (deputy/move_group.h), and
 // where they arrive a memfd takes the place of each of those files. Both sides of a move.
 //
 // What of it has contents cannot be told from one process's page tables: a page that only a child has touched, which

@@ -192,6 +192,31 @@ void code_made_at_run_time() {
   CHECK_EQ(munmap(code, kPage), 0);
 }
 
+/// Whether there are any is the machine's affair: the same wherever it is asked.
+void huge_pages_if_there_are_any() {
+  constexpr size_t kHuge = 2 << 20;
+  for (const int kind : {MAP_PRIVATE, MAP_SHARED}) {
+    void* before = mmap(nullptr, kHuge, PROT_READ | PROT_WRITE, kind | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+    const int error = errno;
+    move_point();
+    void* after = mmap(nullptr, kHuge, PROT_READ | PROT_WRITE, kind | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+    if (before == MAP_FAILED) {
+      CHECK_EQ(error, ENOMEM);
+      CHECK(after == MAP_FAILED);
+      CHECK_EQ(errno, ENOMEM);
+    }
+    for (void* at : {before, after}) {
+      if (at == MAP_FAILED) continue;
+      static_cast<char*>(at)[kHuge - 1] = 'h';
+      CHECK_EQ(munmap(at, kHuge), 0);
+    }
+  }
+  // Of a size that no machine has.
+  CHECK(mmap(nullptr, kHuge, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | (13 << 26), -1, 0) ==
+        MAP_FAILED);
+  CHECK_EQ(errno, EINVAL);
+}
+
 void given_back_pages_are_zero() {
   char* memory = anonymous(64 * kPage);
   memset(memory, 9, 64 * kPage);
@@ -599,6 +624,7 @@ int main(int argc, char** argv) {
                      {"remapping", remapping},
                      {"protection", protection},
                      {"code-made-at-run-time", code_made_at_run_time},
+                     {"huge-pages-if-there-are-any", huge_pages_if_there_are_any},
                      {"given-back-pages-are-zero", given_back_pages_are_zero},
                      {"the-heap-grows-and-shrinks", the_heap_grows_and_shrinks},
                      {"break-that-moves-between-nodes", break_that_moves_between_nodes},

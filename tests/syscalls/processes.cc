@@ -3,6 +3,7 @@
 // image.
 #include <dirent.h>
 #include <linux/capability.h>
+#include <linux/securebits.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -572,6 +573,28 @@ void capabilities_given_up() {
   CHECK_EQ(capability_sets[0], effective);
 }
 
+/// As programs do that run others with fewer rights.
+void rights_of_what_it_will_execute() {
+  const int status = check::in_child([]() -> int {
+    const bool may = prctl(PR_CAPBSET_DROP, CAP_SYS_BOOT) == 0;
+    if (!may && errno != EPERM) return 1;
+    if (may && prctl(PR_CAPBSET_READ, CAP_SYS_BOOT) != 0) return 2;
+    if (prctl(PR_CAPBSET_DROP, 1000) == 0) return 3;
+    move_point();
+    if (may && prctl(PR_CAPBSET_READ, CAP_SYS_BOOT) != 0) return 4;
+    if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) != 0) return 5;
+    if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, CAP_KILL, 0, 0) != 0) return 6;
+    const int bits = prctl(PR_GET_SECUREBITS);
+    if ((prctl(PR_SET_SECUREBITS, bits | SECBIT_NOROOT) == 0) != may) return 7;
+    move_point();
+    if (prctl(PR_GET_SECUREBITS) != (may ? bits | SECBIT_NOROOT : bits)) return 8;
+    const int child =
+        check::in_child([may]() -> int { return !may || prctl(PR_CAPBSET_READ, CAP_SYS_BOOT) == 0 ? 0 : 1; });
+    return child == 0 ? 0 : 9;
+  });
+  CHECK_EQ(status, 0);
+}
+
 void identity() {
   CHECK_EQ(syscall(SYS_getpid), getpid());
   CHECK_EQ(syscall(SYS_gettid), getpid());
@@ -676,6 +699,7 @@ int main(int argc, char** argv) {
                      {"limits", limits},
                      {"identity", identity},
                      {"capabilities-given-up", capabilities_given_up},
+                     {"rights-of-what-it-will-execute", rights_of_what_it_will_execute},
                      {"moved-as-soon-as-born", moved_as_soon_as_born},
                      {"closing-everything", closing_everything}});
 }

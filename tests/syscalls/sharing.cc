@@ -237,6 +237,64 @@ void two_views_of_the_same() {
   munmap(part, 2 * kPage);
 }
 
+/// As compilers at run time have it: one view to write code, one to run it, and nothing else that leads there.
+void code_in_two_views() {
+  const int fd = memfd_create("code", MFD_CLOEXEC);
+  CHECK(fd >= 0);
+  CHECK_EQ(ftruncate(fd, 16 * kPage), 0);
+  void* written = mmap(nullptr, 16 * kPage, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  void* run = mmap(nullptr, 16 * kPage, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+  CHECK(written != MAP_FAILED);
+  CHECK(run != MAP_FAILED);
+  close(fd);
+  for (unsigned char page = 0; page < 16; page += 5) {
+    const unsigned char code[] = {0xb8, page, 1, 0, 0, 0xc3};  // mov eax, 256 + page; ret
+    char* at = static_cast<char*>(written) + page * kPage;
+    auto* function = reinterpret_cast<int (*)()>(static_cast<char*>(run) + page * kPage);
+    memcpy(at, code, sizeof code);
+    CHECK_EQ(function(), 256 + page);
+    move_point();
+    CHECK_EQ(function(), 256 + page);
+    at[2] = 2;
+    CHECK_EQ(function(), 512 + page);
+  }
+  munmap(written, 16 * kPage);
+  munmap(run, 16 * kPage);
+}
+
+/// A file in memory that parent and child have mapped, and that has neither name nor descriptor any more.
+void file_without_a_name() {
+  const std::string name = "/mosix-check-" + std::to_string(getpid());
+  const int fd = shm_open(name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  CHECK(fd >= 0);
+  CHECK_EQ(ftruncate(fd, 3 * kPage), 0);
+  char* memory = static_cast<char*>(mmap(nullptr, 3 * kPage, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+  CHECK(memory != MAP_FAILED);
+  number_pages(memory, 2, 1);
+  CHECK_EQ(shm_unlink(name.c_str()), 0);
+  Gate to_child, to_parent;
+  const pid_t child = child_of([&] {
+    close(fd);
+    to_child.pass();
+    check_numbers(memory, 2, 3);
+    move_point();
+    number_pages(memory, 2, 7);
+    memory[3 * kPage - 1] = 'c';
+    to_parent.open();
+  });
+  close(fd);
+  number_pages(memory, 2, 3);
+  move_point();
+  to_child.open();
+  to_parent.pass();
+  check_numbers(memory, 2, 7);
+  move_point();
+  ends_well(child);
+  check_numbers(memory, 2, 7);
+  CHECK_EQ(memory[3 * kPage - 1], 'c');
+  munmap(memory, 3 * kPage);
+}
+
 void given_back() {
   char* memory = mapped(32 * kPage);
   char* second = static_cast<char*>(mremap(memory, 0, 32 * kPage, MREMAP_MAYMOVE));
@@ -896,6 +954,8 @@ int main(int argc, char** argv) {
                      {"holes-and-other-places", holes_and_other_places},
                      {"growth-of-a-mapping", growth_of_a_mapping},
                      {"two-views-of-the-same", two_views_of_the_same},
+                     {"code-in-two-views", code_in_two_views},
+                     {"file-without-a-name", file_without_a_name},
                      {"given-back", given_back},
                      {"large-and-sparse", large_and_sparse},
                      {"relatives-see-each-other", relatives_see_each_other},

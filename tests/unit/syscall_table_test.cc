@@ -248,7 +248,7 @@ TEST_CASE("what changes identity, sandbox or shares memory comes home") {
                      __NR_uselib,
                      __NR_vmsplice})
     CHECK_MESSAGE(place_of(number) == Where::kBringHome, syscall_row(number).name);
-  for (uint64_t option : {PR_SET_SECCOMP, PR_SET_DUMPABLE, PR_SET_MM, PR_CAPBSET_DROP, PR_SET_SECUREBITS})
+  for (uint64_t option : {PR_SET_SECCOMP, PR_SET_DUMPABLE, PR_SET_MM})
     CHECK_MESSAGE(place_of(__NR_prctl, {option}) == Where::kBringHome, option);
   CHECK(place_of(__NR_setsockopt, {0, SOL_SOCKET, SO_ZEROCOPY}) == Where::kBringHome);
   CHECK(place_of(__NR_timer_create, {CLOCK_PROCESS_CPUTIME_ID}) == Where::kBringHome);
