@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Runs suites that others wrote, natively and under libmosix, and tabulates what differs.
 
-  run_suites.py [OPTION]... [SUITE[:CASE,...]]...      suites: cpython openposix stress-ng (all of them
-  without)
+  run_suites.py [OPTION]... [SUITE[:CASE,...]]...      suites: cpython gostd openposix stress-ng (all of
+  them without)
 
 A case is one command of a suite. It passes with exit status 0; what does not pass natively, on this machine, is not
 run elsewhere. Modes, on node1 of a lab of three nodes:
@@ -52,8 +52,9 @@ PYTHON = '/usr/bin/python3.11'
 class Suite:
     """Its cases, by name, and the versions of what is run."""
 
-    def __init__(self, needs, cases, version, not_applicable=()):
+    def __init__(self, needs, cases, version, not_applicable=(), folders=dict):
         self.needs, self._cases, self._version, self.not_applicable = needs, cases, version, not_applicable
+        self.folders = folders  # where a case is run, if not in an empty folder
 
     def missing(self):
         return [need for need in self.needs if not os.path.exists(need) and shutil.which(need) is None]
@@ -99,8 +100,21 @@ def openposix_cases():
     return {name: [f'{OPENPOSIX}/bin/{name}'] for name in names}
 
 
+GOSTD = os.path.abspath(os.path.join(os.environ.get('MOSIX_SUITES', 'suites'), 'gostd'))
+
+
+def gostd_folders():
+    with open(GOSTD + '/folders') as lines:
+        return dict(line.rstrip('\n').split('\t') for line in lines)
+
+
+def gostd_cases():
+    return {name: [f'{GOSTD}/bin/{name}', '-test.short', '-test.timeout', '110s'] for name in sorted(gostd_folders())}
+
+
 SUITES = {
     'cpython': Suite([PYTHON], cpython_cases, [PYTHON, '--version']),
+    'gostd': Suite([GOSTD + '/complete'], gostd_cases, ['go', 'version'], folders=gostd_folders),
     # 2: unresolved; 4: unsupported; 5: untested
     'openposix': Suite([OPENPOSIX + '/complete'], openposix_cases,
                        ['dpkg-parsechangelog', '-l', OPENPOSIX + '/source/debian/changelog', '-S', 'Version'],
@@ -148,7 +162,8 @@ def run_case(suite, name, mode, options):
     storm = Storm(f'{options.seed}:{suite}:{name}', options.interval / 1000) if mode == 'storm' else None
     begin, timed_out = time.monotonic(), False
     with open(base + '.out', 'w+b') as out:
-        process = subprocess.Popen(command, cwd=base, env=environment, stdin=subprocess.DEVNULL, stdout=out,
+        folder = SUITES[suite].folders().get(name, base)
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=out,
                                    stderr=out, start_new_session=True)
         if storm:
             storm.start()

@@ -27,7 +27,7 @@ class Deaf : public AwayNode::Listener {
   void lost(const std::shared_ptr<AwayNode>&) override {}
 };
 
-Deaf listener;
+Deaf& listener = *new Deaf;  // threads that have not heard of their connection's end outlive main()
 
 /// A node, and what is sent to it.
 struct Node {
