@@ -233,6 +233,7 @@ class MoveOut {
     TRY_VOID(capture_kernel_state(hands_.threads(), *memory_, window(), *capture_));
     TRY_VOID(check_handlers(hands_.threads().threads, record_.pid, maps_, capture_->state.actions));
     TRY_VOID(capture_process(*memory_, maps_, window(), *capture_));
+    capture_->state.proc_files = proc_files_of(record_.pid);
     record_.cpu_away.go_on(capture_->state);
     return {};
   }

@@ -6,10 +6,12 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <cctype>
 #include <cerrno>
 #include <cstdlib>
 #include <functional>
 #include <string>
+#include <string_view>
 
 #include "libmosix/process/maps.h"
 #include "libmosix/process/proc_stat.h"
@@ -94,6 +96,19 @@ std::vector<BoundDescriptor> descriptors_of(const SharedKey& key, bool* all_seen
     if (!seen && all_seen != nullptr) *all_seen = false;
   });
   return found;
+}
+
+std::vector<int32_t> proc_files_of(int pid) {
+  constexpr std::string_view kProc = "/proc/";
+  std::vector<int32_t> numbers;
+  for_each_entry("/proc/" + std::to_string(living_thread(pid)) + "/fd", [&](int folder, const char* name) {
+    char target[32];
+    ssize_t length = readlinkat(folder, name, target, sizeof target);
+    std::string_view path(target, length > 0 ? static_cast<size_t>(length) : 0);
+    bool found = path.starts_with(kProc) && path.size() > kProc.size() && isdigit(path[kProc.size()]) != 0;
+    if (found) numbers.push_back(atoi(name));
+  });
+  return numbers;
 }
 
 void note_nameless(int pid, std::vector<MapEntry>& maps, FileBindings& files) {

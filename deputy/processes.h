@@ -18,6 +18,8 @@ std::vector<int> sharers_at_home(int pid, const std::set<SharedKey>& memory);
 std::set<SharedKey> mapped_at_home(const std::set<SharedKey>& memory);
 /// Of all but this process. `*all_seen`: there is no process that we may not look into.
 std::vector<BoundDescriptor> descriptors_of(const SharedKey& key, bool* all_seen = nullptr);
+/// Descriptors of the process that lead into somebody's folder in /proc.
+std::vector<int32_t> proc_files_of(int pid);
 /// Of shared mappings in `maps`, those of the process, notes which are `nameless`: of a memfd, or of a file of /dev/shm that
 /// is deleted, of which no process has a descriptor any more. Such memory is as anonymous as any. What is bound to a node
 /// is not.

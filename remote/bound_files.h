@@ -11,6 +11,7 @@
 #include <mutex>
 #include <optional>
 #include <set>
+#include <string>
 #include <vector>
 
 #include "libmosix/common/messages.h"
@@ -29,6 +30,15 @@ class BoundFile {
   int fd() const { return fd_.get(); }
   /// Of what stands for it here, as /proc/PID/maps shows it.
   const SharedKey& memory() const { return memory_; }
+  /// Where it is at home, for people.
+  void set_path(std::string path) {
+    std::lock_guard lock(mutex_);
+    path_ = std::move(path);
+  }
+  std::string path() const {
+    std::lock_guard lock(mutex_);
+    return path_;
+  }
   Status put(uint64_t offset, const Bytes& data) const;
   /// What has contents, as messages for home.
   Status each_part(const std::function<Status(const FileWrite&)>& act) const;
@@ -41,6 +51,8 @@ class BoundFile {
   SharedKey key_, memory_;
   uint64_t bytes_ = 0, binding_ = 0;
   UniqueFd fd_;
+  mutable std::mutex mutex_;
+  std::string path_;
 };
 
 class BoundPin {

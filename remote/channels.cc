@@ -144,8 +144,8 @@ void Supervisor::rest(const std::shared_ptr<GuestThread>& thread) {
   DirectPath* direct = thread->direct;
   const Guest& guest = *thread->guest;
   bool may_go_directly = direct != nullptr && !guest.freezing && !guest.traced && !guest.no_direct &&
-                         !guest.has_bound_descriptor && !thread->ended && !thread->watched &&
-                         !thread->has_signal() && thread->inbox.empty();
+                         !guest.has_bound_descriptor && !guest.has_proc_descriptor && !thread->ended &&
+                         !thread->watched && !thread->has_signal() && thread->inbox.empty();
   if (may_go_directly) direct->open(thread->signals_received);
   if (std::exchange(thread->resting, true)) return;
   std::lock_guard lock(rest_mutex_);

@@ -80,6 +80,7 @@ void Supervisor::enable_direct(GuestThread& thread, PendingCall& call) {
     if (!feature_enabled("fast_path")) return fail(ENOSYS, "switched off");
     if (guest.no_direct || counts_cpu_time(guest.outer_pid)) return fail(ENOSYS, "timers of CPU time");
     if (guest.has_bound_descriptor) return fail(ENOSYS, "a descriptor of a mapped file");
+    if (guest.has_proc_descriptor) return fail(ENOSYS, "a descriptor of a file in /proc");
     int first = first_channel_number(guest.outer_pid);
     if (first < 3) return fail(ENOSYS, "limit of descriptors");
     uint64_t area = guest.window + kDirectAreas + static_cast<uint64_t>(thread.slot) * kDirectAreaStride;

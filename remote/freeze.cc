@@ -328,6 +328,7 @@ Result<ProcessState> Supervisor::capture(Frozen& frozen, uint32_t epoch) {
   if (prlimit(outer, RLIMIT_STACK, nullptr, &stack_limit) == 0) state.stack_limit = stack_limit.rlim_cur;
   state.cpu = cpu_figures(guest);
   state.descriptors = bound_.descriptors_of(guest.pid);
+  state.proc_files = proc_files_.of(guest.pid);
   return state;
 }
 
@@ -339,6 +340,7 @@ Result<Area> Supervisor::bound_area(const MapEntry& entry) {
   area.end = entry.end;
   area.protection = entry.protection;
   area.kind = AreaKind::kBound;
+  area.path = file->path();
   area.file = {file->key().first, file->key().second, file->bytes(), static_cast<int64_t>(file->binding())};
   area.offset = entry.offset;
   return area;

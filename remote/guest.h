@@ -169,9 +169,10 @@ struct Guest {
   bool shares_memory = false;                ///< began by vfork
   std::atomic<bool> no_direct{false};        ///< this kernel may send it signals of its own
   std::atomic<bool> has_bound_descriptor{
-      false};                          ///< it may have: its calls have to be looked at (bound_files.h)
-  std::atomic<int> first_channel{-1};  ///< in its own table, if a thread has a direct path
-  std::mutex batch_mutex;              ///< of those who run a Batch while its other threads run
+      false};  ///< it may have: its calls have to be looked at (bound_files.h)
+  std::atomic<bool> has_proc_descriptor{false};  ///< the same of what leads into /proc (proc_files.h)
+  std::atomic<int> first_channel{-1};            ///< in its own table, if a thread has a direct path
+  std::mutex batch_mutex;                        ///< of those who run a Batch while its other threads run
 
   std::shared_ptr<GuestThread> thread(int tid) {
     std::lock_guard lock(mutex);

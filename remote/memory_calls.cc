@@ -9,44 +9,14 @@
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 
-#include "libmosix/agent/agent.h"
 #include "libmosix/common/log.h"
+#include "remote/home_files.h"
 #include "remote/supervisor.h"
 
 namespace mosix {
 namespace {
 
 const dev_t kZeroDevice = makedev(1, 5);
-
-/// One call of the supervisor's own over the thread's channel, made again when it was only interrupted.
-/// ERESTART: a signal or a move comes first; the guest's own call has to be made again.
-Result<CallReply> ask_home(GuestThread& thread, const CallPlan& plan) {
-  TRY(CallReply reply, exchange(thread, plan));
-  if (reply.verdict == Verdict::kRestart) return fail(ERESTART, "home has a signal for the guest");
-  return reply;
-}
-
-Result<size_t> read_file_at_home(GuestThread& thread, uint64_t fd, uint64_t offset, void* data,
-                                 size_t bytes) {
-  CallPlan plan = buffer_plan(SYS_pread64, {fd, 0, bytes, offset, 0, 0}, -1, nullptr, 0, 1,
-                              static_cast<uint32_t>(bytes), OutRule::kResult, 1);
-  TRY(CallReply reply, ask_home(thread, plan));
-  if (reply.result < 0) return fail(static_cast<int>(-reply.result), "read of a mapped file at home");
-  if (reply.outs.empty() || reply.outs[0].size() > bytes)
-    return fail(EBADMSG, "read of a mapped file at home");
-  memcpy(data, reply.outs[0].data(), reply.outs[0].size());
-  return reply.outs[0].size();
-}
-
-/// What /proc/self/fd says at home, for people: where the file is in a stack or a message.
-std::string path_at_home(GuestThread& thread, uint64_t fd) {
-  std::string link = "/proc/self/fd/" + std::to_string(fd);
-  CallPlan plan = buffer_plan(SYS_readlink, {0, 0, PATH_MAX, 0, 0, 0}, 0, link.c_str(),
-                              static_cast<uint32_t>(link.size() + 1), 1, PATH_MAX, OutRule::kResult, 1);
-  Result<CallReply> reply = ask_home(thread, plan);
-  if (!reply || reply->result <= 0 || reply->outs.empty()) return "file-" + std::to_string(fd);
-  return std::string(reply->outs[0].begin(), reply->outs[0].end());
-}
 
 }  // namespace
 
@@ -60,25 +30,25 @@ void Supervisor::map_memory(GuestThread& thread, PendingCall& call) {
   uint64_t type = flags & MAP_TYPE;
   if (type != MAP_PRIVATE && type != MAP_SHARED)
     return bring_home(thread, call, "mmap of droppable memory", Afterwards::kMayReturn);
-  if ((flags & MAP_HUGETLB) != 0) return map_huge_pages(thread, call);
+  // Where none are set aside, as on most machines, programs go on without.
+  if ((flags & MAP_HUGETLB) != 0) return try_mapping_at_home(thread, call, "mmap of huge pages");
   if ((flags & MAP_LOCKED) != 0 && !set_lock_limit(thread, call, syscall_row(SYS_mmap))) return;
   call.let_run_here();
 }
 
-/// Home is asked whether it has any: where none are set aside, as on most machines, programs go on without. Asked for
-/// anywhere, for home's memory is not what the guest has; what it gets is given back, and taken again when it is there.
-void Supervisor::map_huge_pages(GuestThread& thread, PendingCall& call) {
+/// Home is asked whether there can be such a mapping, anywhere, for home's memory is not what the guest has. What it gives
+/// is given back, and made again when the guest is there.
+void Supervisor::try_mapping_at_home(GuestThread& thread, PendingCall& call, const char* reason) {
   const auto& args = call.args();
-  uint64_t flags =
-      args[3] & ~static_cast<uint64_t>(MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_POPULATE | MAP_LOCKED);
+  constexpr uint64_t kHereOnly = MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_POPULATE | MAP_LOCKED;
   CallReply reply;
-  CallPlan ask = plain_plan(SYS_mmap, {0, args[1], args[2], flags, args[4], args[5]});
+  CallPlan ask = plain_plan(SYS_mmap, {0, args[1], args[2], args[3] & ~kHereOnly, args[4], args[5]});
   if (!ask_for_call(thread, call, ask, kErestartnointr, &reply)) return;
   if (reply.result < 0) return answer_and_deliver(thread, call, Answer::value(reply.result));
   CallPlan drop = plain_plan(SYS_munmap, {static_cast<uint64_t>(reply.result), args[1]});
   if (Result<CallReply> dropped = exchange_to_end(thread, drop); !dropped)
     return again(thread, call, dropped.error());
-  bring_home(thread, call, "mmap of huge pages", Afterwards::kMayReturn);
+  bring_home(thread, call, reason, Afterwards::kMayReturn);
 }
 
 /// A question to home that came to nothing: the guest's call is made again, or its channel is lost.
@@ -101,7 +71,9 @@ void Supervisor::map_file(GuestThread& thread, PendingCall& call) {
   memcpy(&info, asked->outs[0].data(), sizeof info);
   bool writable_sharing = (args[3] & MAP_TYPE) != MAP_PRIVATE && (args[2] & PROT_WRITE) != 0;
   if (S_ISCHR(info.st_mode) && info.st_rdev == kZeroDevice) return map_zero_device(thread, call);
-  if (!S_ISREG(info.st_mode)) return bring_home(thread, call, "mmap of a device");
+  if (S_ISCHR(info.st_mode) || S_ISBLK(info.st_mode)) return bring_home(thread, call, "mmap of a device");
+  // Of most of these there are no mappings.
+  if (!S_ISREG(info.st_mode)) return try_mapping_at_home(thread, call, "mmap of a device");
   SharedKey shared{info.st_dev, info.st_ino};
   if (writable_sharing || bound_.find(shared)) return map_shared_file(thread, call, shared);
   if (args[1] == 0 || args[5] % 4096 != 0) return call.answer(-EINVAL);
@@ -111,7 +83,7 @@ void Supervisor::map_file(GuestThread& thread, PendingCall& call) {
               .size = static_cast<uint64_t>(info.st_size),
               .mtime_ns = info.st_mtim.tv_sec * 1000000000 + info.st_mtim.tv_nsec};
   Result<std::shared_ptr<CachedFile>> file(files_.find(key));
-  if (*file == nullptr) file = files_.open(key, path_at_home(thread, args[4]));
+  if (*file == nullptr) file = files_.open(key, path_at_home(thread, args[4]).value_or(""));
   if (!file) return call.answer(-ENOMEM);
   Status filled = (*file)->fill(args[5], args[1], [&](uint64_t offset, void* data, size_t bytes) {
     return read_file_at_home(thread, args[4], offset, data, bytes);

@@ -59,13 +59,6 @@ bool leaves_nothing(int number) {
   }
 }
 
-/// mq_notify reads a cookie then, by a pointer in what its argument points to.
-bool notifies_by_thread(uint64_t number, const std::array<uint64_t, 6>& args, NotifiedMemory& memory) {
-  sigevent event{};
-  return number == SYS_mq_notify && args[1] != 0 && memory.read(args[1], &event, sizeof event) &&
-         event.sigev_notify == SIGEV_THREAD;
-}
-
 }  // namespace
 
 void Supervisor::start_workers(int listener) {
@@ -208,6 +201,12 @@ void Supervisor::dispatch(GuestThread& thread, PendingCall& call, const SyscallR
                  std::move(stack));
     return;
   }
+  if (guest.has_proc_descriptor && meets_proc_file(thread, call, row)) {
+    if (traced)
+      trace_call(thread, row, *text, call, AnsweredBy::kSplit, wall, now_ns(CLOCK_MONOTONIC) - started,
+                 std::move(stack));
+    return;
+  }
   switch (row.where) {
     case Where::kHere:
       by = AnsweredBy::kHere;
@@ -228,6 +227,7 @@ void Supervisor::dispatch(GuestThread& thread, PendingCall& call, const SyscallR
         }
         break;
       }
+      if (answer_unplanned(thread, call, row)) break;
       by = AnsweredBy::kBroughtHome;
       bring_home(thread, call, std::string(row.name),
                  leaves_nothing(row.number) ? Afterwards::kMayReturn : Afterwards::kStay);
@@ -245,8 +245,7 @@ void Supervisor::forward_call(GuestThread& thread, PendingCall& call, const Sysc
   if (uint64_t total = bytes_to_give(call.number(), call.args(), memory); total != 0)
     return give_bytes(thread, call, row, total);
   if (has_time_limit(call.number())) return forward_timed(thread, call, row);
-  if (notifies_by_thread(call.number(), call.args(), memory))
-    return bring_home(thread, call, std::string(row.name));
+  if (notify_by_thread(thread, call)) return;
   Result<CallPlan> plan = plan_call(row, call.args(), memory);
   if (!plan)
     return bring_home(thread, call, std::string(row.name) + " carries too much", Afterwards::kMayReturn);
@@ -317,6 +316,9 @@ bool Supervisor::finish_call(GuestThread& thread, PendingCall& call, const CallP
     return false;  // aborted for a move that did not take place
   }
   int64_t result = reply->result;
+  if (reply->opened_in_proc)
+    if (std::shared_ptr<Guest> guest = find_guest(thread.guest->pid))
+      note_proc_file(guest, static_cast<uint64_t>(result));
   NotifiedMemory memory(thread.outer_tid);
   if (!deliver_outs(plan, *reply, memory)) result = -EFAULT;
   if (instead == nullptr && leave_early(thread, call)) {

@@ -308,6 +308,7 @@ void Supervisor::clone_call(GuestThread& thread, PendingCall& call, Split kind) 
       bound_.inherit(guest.pid, child_tid);
       process->has_bound_descriptor = true;
     }
+    process->has_proc_descriptor = guest.has_proc_descriptor && proc_files_.inherit(guest.pid, child_tid);
     {
       std::unique_lock lock(registry_mutex_);
       guests_[child_tid] = process;

@@ -435,6 +435,7 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
       if (area.offset % kPageBytes != 0) return fail(EBADMSG, "mapping of a file");
       TRY(BoundPin file,
           bound_.open(key_of(area), area.file.size, static_cast<uint64_t>(area.file.mtime_ns)));
+      file->set_path(area.path);
       building.descriptors[i] = file->fd();
       building.bound.push_back(std::move(file));
     }
@@ -584,6 +585,7 @@ Status Supervisor::rebuild(Building& building, ImageConnection& connection) {
   }
   for (const BoundDescriptor& descriptor : state.descriptors)
     if (descriptor.pid == guest.pid) note_bound_descriptor(descriptor);
+  for (int32_t number : state.proc_files) note_proc_file(building.guest, static_cast<uint32_t>(number));
   start_workers(guest.listener);
   batch.clear();
   batch.add(SYS_close, {static_cast<uint64_t>(inner_listener)});

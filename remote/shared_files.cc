@@ -17,6 +17,7 @@
 #include "libmosix/common/limits.h"
 #include "libmosix/common/log.h"
 #include "libmosix/process/maps.h"
+#include "remote/home_files.h"
 #include "remote/supervisor.h"
 
 namespace mosix {
@@ -66,11 +67,6 @@ bool is_harmless(uint64_t number, const std::array<uint64_t, 6>& args) {
   }
 }
 
-bool makes_another(uint64_t number, const std::array<uint64_t, 6>& args) {
-  bool by_fcntl = number == SYS_fcntl && (args[1] == F_DUPFD || args[1] == F_DUPFD_CLOEXEC);
-  return number == SYS_dup || number == SYS_dup2 || number == SYS_dup3 || by_fcntl;
-}
-
 bool sends_descriptors(uint64_t number, const std::array<uint64_t, 6>& args, int outer_tid) {
   if (number == SYS_sendmmsg) return true;
   if (number != SYS_sendmsg) return false;
@@ -80,6 +76,11 @@ bool sends_descriptors(uint64_t number, const std::array<uint64_t, 6>& args, int
 }
 
 }  // namespace
+
+bool makes_another_descriptor(uint64_t number, const std::array<uint64_t, 6>& args) {
+  bool by_fcntl = number == SYS_fcntl && (args[1] == F_DUPFD || args[1] == F_DUPFD_CLOEXEC);
+  return number == SYS_dup || number == SYS_dup2 || number == SYS_dup3 || by_fcntl;
+}
 
 void Supervisor::map_shared_file(GuestThread& thread, PendingCall& call, const SharedKey& key) {
   const auto& args = call.args();
@@ -97,6 +98,7 @@ void Supervisor::map_shared_file(GuestThread& thread, PendingCall& call, const S
   if (!file)
     return bring_home(thread, call, "writable shared mapping of " + file.error().what,
                       Afterwards::kMayReturn);
+  if ((*file)->path().empty()) (*file)->set_path(path_at_home(thread, args[4]).value_or(""));
   map_descriptor(thread, call, (*file)->fd(), Mirrored::kYes);
 }
 
@@ -190,8 +192,11 @@ bool Supervisor::meets_bound_file(GuestThread& thread, PendingCall& call, const 
     if (row.args[i].kind == ArgKind::kFd || row.args[i].kind == ArgKind::kDirFd)
       named = bound_.file_of(guest.pid, static_cast<uint32_t>(args[i]));
   if (!named) return false;
-  if (makes_another(call.number(), args)) {
-    duplicate(thread, call, *named);
+  if (makes_another_descriptor(call.number(), args)) {
+    duplicate(thread, call, [&](uint64_t number) {
+      bound_.closed(guest.pid, number, number);  // what it may have led to before
+      bound_.add_descriptor({guest.pid, static_cast<int32_t>(number), named->first, named->second});
+    });
     return true;
   }
   release_unmapped();
@@ -204,15 +209,13 @@ bool Supervisor::meets_bound_file(GuestThread& thread, PendingCall& call, const 
   return true;
 }
 
-void Supervisor::duplicate(GuestThread& thread, PendingCall& call, const SharedKey& key) {
+void Supervisor::duplicate(GuestThread& thread, PendingCall& call,
+                           const std::function<void(uint64_t number)>& note) {
   CallPlan plan = plain_plan(static_cast<uint32_t>(call.number()), call.args());
   for (;;) {
     Result<CallReply> reply = exchange(thread, plan);
-    if (reply && reply->verdict == Verdict::kDone && reply->result >= 0) {
-      auto number = static_cast<uint64_t>(reply->result);
-      bound_.closed(thread.guest->pid, number, number);  // what it may have led to before
-      bound_.add_descriptor({thread.guest->pid, static_cast<int32_t>(reply->result), key.first, key.second});
-    }
+    if (reply && reply->verdict == Verdict::kDone && reply->result >= 0)
+      note(static_cast<uint64_t>(reply->result));
     if (finish_call(thread, call, plan, reply)) return;
   }
 }

@@ -190,6 +190,7 @@ void Supervisor::judge_memory_call(GuestThread& thread, PendingCall& call, const
     case SYS_madvise:
     case SYS_msync:
     case SYS_mincore:
+    case SYS_remap_file_pages:
       // No program has a mapping there: to it, the range is what an empty one is.
       if (is_ours(args[0], args[1])) return call.answer(row.number == SYS_munmap ? 0 : -ENOMEM);
       break;

@@ -368,6 +368,7 @@ void Supervisor::drop_guest(const std::shared_ptr<Guest>& guest) {
   registry_changed_.notify_all();
   lock.unlock();
   bound_.forget_process(guest->pid);
+  proc_files_.forget_process(guest->pid);
   release_unmapped_soon();
 }
 

@@ -39,6 +39,7 @@
 #include "remote/file_cache.h"
 #include "remote/guest.h"
 #include "remote/pending_call.h"
+#include "remote/proc_files.h"
 #include "remote/sandbox/sandbox.h"
 
 namespace mosix {
@@ -66,6 +67,9 @@ struct CpuTimes {
 CpuTimes cpu_times(const Guest& guest, const GuestThread* thread);
 /// The same with that of the children it has waited for; its last word once it is reaped.
 CpuFigures cpu_figures(Guest& guest);
+
+/// dup(2) and its like.
+bool makes_another_descriptor(uint64_t number, const std::array<uint64_t, 6>& args);
 
 /// In a struct rusage that home has filled: most memory resident at a time, of which home's kernel knows only what
 /// home keeps.
@@ -264,7 +268,7 @@ class Supervisor {
   void map_memory(GuestThread& thread, PendingCall& call);
   void map_file(GuestThread& thread, PendingCall& call);
   void map_zero_device(GuestThread& thread, PendingCall& call);
-  void map_huge_pages(GuestThread& thread, PendingCall& call);
+  void try_mapping_at_home(GuestThread& thread, PendingCall& call, const char* reason);
   enum class Mirrored { kNo, kYes };  ///< at home
   void map_descriptor(GuestThread& thread, PendingCall& call, int fd, Mirrored mirrored);
   void again(GuestThread& thread, PendingCall& call, const Error& error);
@@ -276,7 +280,17 @@ class Supervisor {
   void give_back(const SharedKey& key, uint64_t binding);
   void note_bound_descriptor(const BoundDescriptor& descriptor);
   bool meets_bound_file(GuestThread& thread, PendingCall& call, const SyscallRow& row);
-  void duplicate(GuestThread& thread, PendingCall& call, const SharedKey& key);
+  /// Forwards a call that makes another descriptor of the same, and tells which.
+  void duplicate(GuestThread& thread, PendingCall& call, const std::function<void(uint64_t number)>& note);
+  void note_proc_file(const std::shared_ptr<Guest>& guest, uint64_t number);
+  bool meets_proc_file(GuestThread& thread, PendingCall& call, const SyscallRow& row);
+  Result<uint64_t> place_in_file(GuestThread& thread, PendingCall& call);
+  Status go_on_in_file(GuestThread& thread, PendingCall& call, uint64_t place);
+  Result<ssize_t> read_proc_file_here(GuestThread& thread, PendingCall& call, const SyscallRow& row,
+                                      Guest& target, const ProcPath& where);
+  Result<ssize_t> write_guest_memory(GuestThread& thread, PendingCall& call, Guest& target);
+  Result<std::string> guest_bytes(Guest& target, const std::string& name, uint64_t place, size_t bytes);
+  Result<std::string> proc_text(GuestThread& thread, PendingCall& call, Guest& target, const ProcPath& where);
   static std::optional<SharedKey> left_open_by_exec(GuestThread& thread,
                                                     const std::vector<BoundDescriptor>& own);
   std::vector<std::shared_ptr<Guest>> all_guests();
@@ -289,6 +303,10 @@ class Supervisor {
   void end_leaving(const ProcessState& state, bool gone);
 
   // --- process_calls.cc
+  bool answer_unplanned(GuestThread& thread, PendingCall& call, const SyscallRow& row);
+  bool try_unknown_command(GuestThread& thread, PendingCall& call, const SyscallRow& row);
+  bool all_semaphores(GuestThread& thread, PendingCall& call, bool set);
+  bool notify_by_thread(GuestThread& thread, PendingCall& call);
   bool keeps_identity(GuestThread& thread, const PendingCall& call, const SyscallRow& row);
   void clone_call(GuestThread& thread, PendingCall& call, Split kind);
   void exec_call(GuestThread& thread, PendingCall& call, const SyscallRow& row, bool at);
@@ -359,6 +377,7 @@ class Supervisor {
   std::unique_ptr<Sandbox> sandbox_;
   FileCache files_;
   BoundFiles bound_;
+  ProcFiles proc_files_;
   std::mutex bound_mutex_;  ///< of whoever binds or releases one, to the end
 
   std::shared_mutex registry_mutex_;

@@ -80,6 +80,8 @@ std::string_view kind_name(ArgKind kind) {
 std::string size_text(const SyscallRow& row, const ArgSize& size) {
   if (size.kind == SizeKind::kNone) return "";
   if (size.kind == SizeKind::kConst) return std::to_string(size.bytes);
+  if (size.kind == SizeKind::kCountInside)
+    return fmt::format("{}+{}*the u32 at {}", size.head, size.bytes, size.arg);
   const std::string_view named = row.args[size.arg].name;
   const std::string head = size.head == 0 ? "" : fmt::format("{}+", size.head);
   const std::string unit = size.bytes == 1 ? "" : fmt::format("{}*", size.bytes);

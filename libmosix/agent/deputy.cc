@@ -237,6 +237,15 @@ bool relocate(uint8_t* scratch, uint32_t scratch_bytes, const Reloc* relocs, uin
   return true;
 }
 
+/// What is read there of the guest's memory is not what home's kernel says.
+bool opened_in_proc(uint64_t number, int64_t result) {
+  if (result < 0 || (number != __NR_open && number != __NR_openat && number != __NR_openat2)) return false;
+  constexpr uint64_t kProcMagic = 0x9fa0;
+  uint64_t facts[15];  // struct statfs
+  return raw_syscall(__NR_fstatfs, static_cast<uint64_t>(result), address_of(facts)) == 0 &&
+         facts[0] == kProcMagic;
+}
+
 /// False: the frame makes no sense, and neither will what follows.
 bool carry_out_call(AgentSlot* slot, const Frame& frame) {
   const FrameHeader header = *frame.header;
@@ -300,7 +309,8 @@ bool carry_out_call(AgentSlot* slot, const Frame& frame) {
   } else {
     uint32_t lengths[kMaxOutRegions];
     measure_outs(outs, call.out_count, result, scratch, call.scratch_bytes, lengths);
-    send_reply(slot, header.sequence, result, verdict, outs, lengths, call.out_count, scratch);
+    send_reply(slot, header.sequence, result, verdict, outs, lengths, call.out_count, scratch,
+               opened_in_proc(call.number, result) ? 1 : 0);
   }
   if (large) unmap_large_area(slot);
   return true;

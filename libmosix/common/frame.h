@@ -113,7 +113,8 @@ struct ReplyBody {
   uint16_t out_count;     ///< 0 if the call failed in a way that leaves nothing to copy
   uint16_t signal_count;  ///< Siginfo records at the end, in the order in which handlers ran at home
   uint32_t first_signal;  ///< number of the first of them
-  uint32_t moved_bytes;   ///< with kRestart: of CallBody::wanted_bytes
+  /// With kRestart: of CallBody::wanted_bytes. With kDone: 1 if the call has opened a file of procfs
+  uint32_t moved_bytes;
 };
 static_assert(sizeof(ReplyBody) == 24);
 

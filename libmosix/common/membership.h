@@ -16,7 +16,7 @@ namespace mosix {
 
 using Secret = std::array<uint8_t, 32>;
 
-inline constexpr uint32_t kProtocolVersion = 3;
+inline constexpr uint32_t kProtocolVersion = 4;
 
 /// Reads a key file: 64 hexadecimal digits, mode 0600 or stricter. The error says how to make one.
 Result<Secret> load_cluster_key(const std::string& path);

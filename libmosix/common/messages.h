@@ -339,10 +339,11 @@ struct ProcessState {
   std::vector<uint64_t> cpu_timers;  ///< itimerval (4 words) of ITIMER_VIRTUAL and of ITIMER_PROF
   CpuFigures cpu;                    ///< spent away so far
   std::vector<BoundDescriptor> descriptors;
+  std::vector<int32_t> proc_files;  ///< descriptors that lead into /proc
   template <class A>
   void visit(A& a) {
     a(pid), a(epoch), a(window_base), a(areas), a(threads), a(actions), a(mm), a(auxv), a(monotonic_ns),
-        a(boottime_ns), a(stack_limit), a(cpu_timers), a(cpu), a(descriptors);
+        a(boottime_ns), a(stack_limit), a(cpu_timers), a(cpu), a(descriptors), a(proc_files);
   }
 };
 

@@ -185,6 +185,11 @@ Result<uint64_t> CallPlanner::buffer_bytes(size_t index) {
   const Arg& arg = row_.args[index];
   if (arg.size.kind == SizeKind::kConst) return arg.size.bytes;
   if (arg.size.kind == SizeKind::kNone) return cannot_carry(row_, "a buffer without a size");
+  if (arg.size.kind == SizeKind::kCountInside) {
+    uint32_t inside = 0;
+    if (!memory_.read(args_[index] + arg.size.arg, &inside, sizeof inside)) return arg.size.head;
+    return arg.size.head + uint64_t{inside} * arg.size.bytes;
+  }
   const uint64_t count = args_[arg.size.arg];
   const uint64_t unit = std::max<uint32_t>(arg.size.bytes, 1);
   if (arg.decode == "sockaddr" && is_pointer_in(arg.direction)) {

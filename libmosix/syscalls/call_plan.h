@@ -29,6 +29,7 @@ struct OutDestination {
   /// 0: all bytes are written. Otherwise only units of so many bytes that differ from what was sent: memory
   /// that the kernel would leave alone (events beside revents, a length behind a null address) stays alone.
   uint16_t unit_bytes = 0;
+  bool control_messages = false;     ///< what lies between them (CMSG_ALIGN) stays alone
   bool may_fault = false;            ///< Linux ignores a fault here (what is left of select's timeout)
   int64_t result_above = INT64_MIN;  ///< only if the result is greater (message i of recvmmsg)
   uint32_t first_segment = 0;        ///< in CallPlan::segments; with segment_count 0 `address` is all
@@ -71,7 +72,8 @@ struct CallReply {
   Verdict verdict = Verdict::kDone;
   std::vector<Siginfo> signals;  ///< in the order in which they were taken at home
   uint32_t first_signal = 0;
-  uint32_t moved_bytes = 0;  ///< with kRestart: the call was broken off after so many
+  uint32_t moved_bytes = 0;     ///< with kRestart: the call was broken off after so many
+  bool opened_in_proc = false;  ///< the result is a descriptor of a file of procfs
   std::vector<std::vector<uint8_t>> outs;
 };
 

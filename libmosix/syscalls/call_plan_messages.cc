@@ -86,6 +86,7 @@ void CallPlanner::receive_behind(uint32_t pointer_at, uint64_t bytes, OutRule ru
       .room = room, .bytes = static_cast<uint32_t>(bytes), .rule = rule, .param = length_at};
   out.destination.address = address;
   out.destination.result_above = result_above;
+  out.destination.control_messages = rule == OutRule::kLength64;
   layout_.add_region(out);
 }
 

@@ -65,10 +65,24 @@ Status deliver_segments(const CallPlan& plan, const OutDestination& destination,
   return {};
 }
 
+/// The kernel fills each to its length.
+Status deliver_control(uint64_t address, const std::vector<uint8_t>& data, GuestMemory& memory) {
+  for (size_t at = 0; at < data.size();) {
+    size_t left = data.size() - at;
+    uint64_t length = left;  // of one that is cut off
+    if (left >= sizeof length) memcpy(&length, data.data() + at, sizeof length);
+    size_t bytes = std::clamp<uint64_t>(length, 1, left);
+    TRY_VOID(memory.write(address + at, data.data() + at, bytes));
+    at += std::min(padded8(bytes), left);
+  }
+  return {};
+}
+
 Status deliver_region(const CallPlan& plan, size_t index, const std::vector<uint8_t>& data,
                       GuestMemory& memory) {
   const OutDestination& destination = plan.destinations[index];
   if (destination.segment_count != 0) return deliver_segments(plan, destination, data, memory);
+  if (destination.control_messages) return deliver_control(destination.address, data, memory);
   if (destination.unit_bytes == 0) return memory.write(destination.address, data.data(), data.size());
   const uint8_t* sent = plan.scratch.data() + plan.outs[index].offset;
   return for_changed_runs(data.data(), sent, data.size(), destination.unit_bytes,
@@ -105,6 +119,7 @@ Result<CallReply> parse_reply(const CallPlan& plan, const uint8_t* body, size_t 
   reply.verdict = static_cast<Verdict>(head.verdict);
   reply.first_signal = head.first_signal;
   reply.moved_bytes = std::min(head.moved_bytes, plan.body.wanted_bytes);
+  reply.opened_in_proc = reply.verdict == Verdict::kDone && reply.result >= 0 && head.moved_bytes == 1;
   reply.outs.resize(lengths.size());
   for (size_t i = 0; i < lengths.size(); ++i) {
     reply.outs[i].resize(lengths[i]);

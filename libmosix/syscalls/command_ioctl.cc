@@ -10,6 +10,7 @@
 #include <asm/termbits.h>
 #include <asm/termios.h>
 #include <linux/blkzoned.h>
+#include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <linux/hdreg.h>
 #include <linux/if.h>
@@ -175,6 +176,10 @@ constexpr CommandRow kFiles[] = {
     bare(MOSIX_COMMAND(FIONCLEX)),
     fills(MOSIX_COMMAND(FIOQSIZE), 8),
     changes(MOSIX_COMMAND(FIBMAP), sizeof(int), "int"),
+    row_of(MOSIX_COMMAND(FS_IOC_FIEMAP),
+           update("argp",
+                  counted_inside(offsetof(fiemap, fm_extent_count), sizeof(fiemap), sizeof(fiemap_extent))),
+           "0", 0),
     fills_int(MOSIX_COMMAND(FIGETBSZ)),
     bare(MOSIX_COMMAND(FIFREEZE), "0", kMayBlock),
     bare(MOSIX_COMMAND(FITHAW), "0", kMayBlock),

@@ -209,6 +209,8 @@ uint64_t bytes_before(const Arg& arg, const std::array<uint64_t, 6>& args, uint3
       return arg.size.head + std::min<uint64_t>(args[arg.size.arg], UINT32_MAX) * arg.size.bytes;
     case SizeKind::kLengthAt:
       return capacity;
+    case SizeKind::kCountInside:
+      return arg.size.head;
     case SizeKind::kFdSet:
       return (std::min<uint64_t>(static_cast<uint32_t>(args[arg.size.arg]), 1 << 16) + 7) / 8;
     default:

@@ -31,6 +31,7 @@ inline constexpr uint32_t kShmInfoBytes = 48;    ///< SHM_INFO
 inline constexpr uint32_t kShminfo64Bytes = 72;  ///< IPC_INFO
 inline constexpr uint32_t kSigactionBytes = 32;  ///< handler, flags, restorer, 64-bit mask
 inline constexpr uint32_t kSigeventBytes = 64;
+inline constexpr uint32_t kFileHandleHeadBytes = 8;  // struct file_handle, in no header of the kernel
 inline constexpr uint32_t kSiginfoBytes = 128;
 inline constexpr uint32_t kSigsetArgpackBytes = 16;  ///< pselect6: pointer, size
 inline constexpr uint32_t kStatBytes = 144;

@@ -14,6 +14,7 @@ void a_buffer_needs_a_size();
 void only_pointers_have_a_direction();
 void a_size_names_an_argument_that_is_there();
 void a_length_is_read_through_a_pointer();
+void a_count_inside_is_read_from_the_head();
 void what_is_filled_up_to_a_result_is_not_out_on_error();
 void out_on_error_must_go_there_first();
 void a_home_call_has_no_pointer_that_nobody_follows();
@@ -30,7 +31,7 @@ constexpr bool is_pointer(ArgKind kind) {
 }
 
 constexpr bool size_names_argument(SizeKind kind) {
-  return kind != SizeKind::kNone && kind != SizeKind::kConst;
+  return kind != SizeKind::kNone && kind != SizeKind::kConst && kind != SizeKind::kCountInside;
 }
 
 constexpr void check_size(const SyscallRow& row, const Arg& arg) {
@@ -42,6 +43,8 @@ constexpr void check_size(const SyscallRow& row, const Arg& arg) {
   if (wants_size != (size.kind != SizeKind::kNone)) a_buffer_needs_a_size();
   if (!wants_size) return;
   if (size.bytes == 0) a_buffer_needs_a_size();
+  if (size.kind == SizeKind::kCountInside && (arg.direction == Direction::kOut || size.arg + 4u > size.head))
+    a_count_inside_is_read_from_the_head();
   if (!size_names_argument(size.kind)) return;
   if (size.arg >= row.args.size()) a_size_names_an_argument_that_is_there();
   const Arg& named = row.args[size.arg];

@@ -32,6 +32,10 @@ constexpr ArgSize upto(uint8_t arg, size_t unit = 1) {
 constexpr ArgSize length_at(uint8_t arg) { return {SizeKind::kLengthAt, arg, 1}; }
 /// A set of bits in whole 64-bit words, argument `arg` bits wide.
 constexpr ArgSize bit_set(uint8_t arg) { return {SizeKind::kFdSet, arg, 1}; }
+/// A head of so many bytes, and behind it as many units as its u32 at `offset` says.
+constexpr ArgSize counted_inside(uint8_t offset, size_t head, size_t unit) {
+  return {SizeKind::kCountInside, offset, static_cast<uint32_t>(unit), static_cast<uint32_t>(head)};
+}
 /// `size` with `count` bytes in front that are there in any case (the type of a System V message).
 constexpr ArgSize headed(size_t count, ArgSize size) {
   size.head = static_cast<uint32_t>(count);

@@ -84,11 +84,12 @@ enum class Direction : uint8_t { kNone, kIn, kOut, kInOut };
 /// How many bytes a kBuffer has.
 enum class SizeKind : uint8_t {
   kNone,
-  kConst,      ///< `bytes`
-  kArg,        ///< value of argument `arg`, times `bytes`
-  kArgResult,  ///< at most arg * bytes before the call; result * bytes after it
-  kLengthAt,   ///< u32 behind the pointer in argument `arg`: capacity before, true length after (sockets)
-  kFdSet,      ///< select: argument `arg` is nfds
+  kConst,        ///< `bytes`
+  kArg,          ///< value of argument `arg`, times `bytes`
+  kArgResult,    ///< at most arg * bytes before the call; result * bytes after it
+  kLengthAt,     ///< u32 behind the pointer in argument `arg`: capacity before, true length after (sockets)
+  kFdSet,        ///< select: argument `arg` is nfds
+  kCountInside,  ///< the buffer's own u32 at `arg` says how many units of `bytes` follow its `head`
 };
 
 struct ArgSize {

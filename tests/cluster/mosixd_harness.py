@@ -245,7 +245,7 @@ def is_stand_in(pid):
 # A member of the cluster, in Python.
 
 
-def greeting(version=3):
+def greeting(version=4):
     return b"MOSIXusr" + struct.pack("<II", version, 0) + os.urandom(32)
 
 
@@ -267,7 +267,7 @@ def receive(s, count):
     return data
 
 
-def prove(s, key=KEY, version=3):
+def prove(s, key=KEY, version=4):
     """True once both sides have proved themselves."""
     mine = greeting(version)
     s.sendall(mine)

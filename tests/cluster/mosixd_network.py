@@ -51,7 +51,7 @@ class Strangers(unittest.TestCase):
                     s.sendall(garbage)
                     self.assertTrue(closed_by_peer(s))
             one.wait_log("the peer is not a mosixd")
-            one.wait_log("the peer speaks protocol version 4294967295, we speak 3")
+            one.wait_log("the peer speaks protocol version 4294967295, we speak 4")
             with one.dial() as s:  # short, and gone
                 s.sendall(b"MOSIX")
                 s.shutdown(socket.SHUT_WR)
@@ -63,7 +63,7 @@ class Strangers(unittest.TestCase):
             one = cluster.node(1).start()
             with one.dial() as s:
                 self.assertFalse(prove(s, version=7))
-            one.wait_log("the peer speaks protocol version 7, we speak 3")
+            one.wait_log("the peer speaks protocol version 7, we speak 4")
 
     def test_silent_strangers_block_nobody(self):
         with Cluster(2) as cluster:

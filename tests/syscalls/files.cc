@@ -1,7 +1,10 @@
 // Files, directories, links, attributes: what open, read, write and their relatives do.
 #include <dirent.h>
 #include <limits.h>
+#include <linux/fiemap.h>
+#include <linux/fs.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/sendfile.h>
 #include <sys/statfs.h>
 #include <sys/statvfs.h>
@@ -450,6 +453,76 @@ void locks() {
   close(other);
 }
 
+/// A name for a file that is no path. Its length stands inside it.
+void handles_of_files() {
+  Scratch scratch;
+  const int fd = open("file", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  CHECK(fd >= 0);
+  CHECK_EQ(write(fd, "by its handle", 13), 13);
+  alignas(file_handle) char room[sizeof(file_handle) + MAX_HANDLE_SZ];
+  memset(room, 'h', sizeof room);
+  auto* handle = reinterpret_cast<file_handle*>(room);
+  int mount = -1;
+  handle->handle_bytes = 0;
+  CHECK_EQ(name_to_handle_at(AT_FDCWD, "file", handle, &mount, 0), -1);
+  CHECK(errno == EOVERFLOW || errno == EOPNOTSUPP);
+  if (errno == EOPNOTSUPP) return;
+  const unsigned bytes = handle->handle_bytes;
+  CHECK(bytes > 0 && bytes <= MAX_HANDLE_SZ);
+  move_point();
+  CHECK_EQ(name_to_handle_at(AT_FDCWD, "file", handle, &mount, 0), 0);
+  CHECK_EQ(handle->handle_bytes, bytes);
+  CHECK(mount >= 0);
+  for (size_t at = sizeof(file_handle) + bytes; at < sizeof room; ++at) CHECK_EQ(room[at], 'h');
+  // Only root may use it.
+  const int folder = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const int again = open_by_handle_at(folder, handle, O_RDONLY | O_CLOEXEC);
+  if (again < 0) CHECK(errno == EPERM || errno == ESTALE || errno == EOPNOTSUPP);
+  if (again >= 0) {
+    char text[14] = {};
+    CHECK_EQ(read(again, text, sizeof text), 13);
+    CHECK_EQ(std::string(text), "by its handle");
+    close(again);
+  }
+  handle->handle_bytes = MAX_HANDLE_SZ + 1;
+  CHECK_FAILS(name_to_handle_at(AT_FDCWD, "file", handle, &mount, 0), EINVAL);
+  close(folder);
+  close(fd);
+}
+
+/// Where the parts of a file are: as many as there is room for.
+void extents_of_a_file() {
+  Scratch scratch;
+  const int fd = open("file", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  CHECK(fd >= 0);
+  const std::string block(4096, 'x');
+  CHECK_EQ(pwrite(fd, block.data(), block.size(), 0), 4096);
+  CHECK_EQ(pwrite(fd, block.data(), block.size(), 1 << 20), 4096);
+  alignas(fiemap) char room[sizeof(fiemap) + 8 * sizeof(fiemap_extent)];
+  memset(room, 'e', sizeof room);
+  auto* map = reinterpret_cast<fiemap*>(room);
+  memset(map, 0, sizeof *map);
+  map->fm_length = FIEMAP_MAX_OFFSET;
+  map->fm_flags = FIEMAP_FLAG_SYNC;
+  if (ioctl(fd, FS_IOC_FIEMAP, map) != 0) {
+    CHECK_EQ(errno, EOPNOTSUPP);
+  } else {
+    CHECK_EQ(map->fm_mapped_extents, 2u);
+    move_point();
+    map->fm_extent_count = 1;
+    CHECK_EQ(ioctl(fd, FS_IOC_FIEMAP, map), 0);
+    CHECK_EQ(map->fm_mapped_extents, 1u);
+    for (size_t at = sizeof(fiemap) + sizeof(fiemap_extent); at < sizeof room; ++at) CHECK_EQ(room[at], 'e');
+    map->fm_extent_count = 8;
+    CHECK_EQ(ioctl(fd, FS_IOC_FIEMAP, map), 0);
+    CHECK_EQ(map->fm_mapped_extents, 2u);
+    CHECK_EQ(map->fm_extents[0].fe_logical, 0u);
+    CHECK_EQ(map->fm_extents[1].fe_logical, 1u << 20);
+    CHECK((map->fm_extents[1].fe_flags & FIEMAP_EXTENT_LAST) != 0);
+  }
+  close(fd);
+}
+
 void copies_inside_the_kernel() {
   Scratch scratch;
   const int from = create("from", "the quick brown fox"), to = create("to", "");
@@ -550,6 +623,8 @@ int main(int argc, char** argv) {
                      {"directory-listing", directory_listing},
                      {"extended-attributes", extended_attributes},
                      {"locks", locks},
+                     {"handles-of-files", handles_of_files},
+                     {"extents-of-a-file", extents_of_a_file},
                      {"copies-inside-the-kernel", copies_inside_the_kernel},
                      {"special-files", special_files},
                      {"umask-and-modes", umask_and_modes},

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/shm.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
@@ -190,6 +191,38 @@ void code_made_at_run_time() {
   CHECK_EQ(mprotect(code, kPage, PROT_READ | PROT_EXEC), 0);
   CHECK_EQ(function(), 42);
   CHECK_EQ(munmap(code, kPage), 0);
+}
+
+/// There are no mappings of pipes and sockets.
+void what_cannot_be_mapped() {
+  int line[2];
+  CHECK_EQ(pipe2(line, O_CLOEXEC), 0);
+  const int one = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  for (const int fd : {line[0], line[1], one})
+    for (const int kind : {MAP_PRIVATE, MAP_SHARED}) {
+      const int protection = fd == line[1] ? PROT_WRITE : PROT_READ;
+      CHECK(mmap(nullptr, kPage, protection, kind, fd, 0) == MAP_FAILED);
+      CHECK(errno == ENODEV || (fd == line[1] && errno == EACCES));
+    }
+  close(line[0]);
+  close(line[1]);
+  close(one);
+}
+
+/// A page of a shared mapping shows another one of the same.
+void pages_in_another_order() {
+  char* memory =
+      static_cast<char*>(mmap(nullptr, 3 * kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+  CHECK(memory != MAP_FAILED);
+  for (size_t page = 0; page < 3; ++page) memory[page * kPage] = static_cast<char>('a' + page);
+  CHECK_EQ(remap_file_pages(memory, kPage, 0, 2, 0), 0);
+  CHECK_EQ(memory[0], 'c');
+  move_point();
+  memory[2 * kPage] = 'C';
+  CHECK_EQ(memory[0], 'C');
+  CHECK_EQ(memory[kPage], 'b');
+  CHECK_FAILS(remap_file_pages(memory, kPage, PROT_READ, 2, 0), EINVAL);
+  munmap(memory, 3 * kPage);
 }
 
 /// Whether there are any is the machine's affair: the same wherever it is asked.
@@ -624,6 +657,8 @@ int main(int argc, char** argv) {
                      {"remapping", remapping},
                      {"protection", protection},
                      {"code-made-at-run-time", code_made_at_run_time},
+                     {"what-cannot-be-mapped", what_cannot_be_mapped},
+                     {"pages-in-another-order", pages_in_another_order},
                      {"huge-pages-if-there-are-any", huge_pages_if_there_are_any},
                      {"given-back-pages-are-zero", given_back_pages_are_zero},
                      {"the-heap-grows-and-shrinks", the_heap_grows_and_shrinks},

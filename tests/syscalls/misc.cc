@@ -16,6 +16,7 @@
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/sem.h>
+#include <sys/shm.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
 #include <sys/utsname.h>
@@ -274,6 +275,30 @@ void system_v_messages_and_semaphores() {
   CHECK_EQ(semctl(set, 0, IPC_RMID), 0);
 }
 
+/// Whatever is behind their pointers.
+void commands_that_nobody_knows() {
+  long room[64] = {};
+  const int segment = shmget(IPC_PRIVATE, 4096, IPC_CREAT | 0600);
+  const int queue = msgget(IPC_PRIVATE, IPC_CREAT | 0600);
+  const int set = semget(IPC_PRIVATE, 1, IPC_CREAT | 0600);
+  CHECK(segment >= 0);
+  CHECK(queue >= 0);
+  CHECK(set >= 0);
+  for (int round = 0; round < 2; ++round) {
+    CHECK_FAILS(shmctl(segment, -1, reinterpret_cast<shmid_ds*>(room)), EINVAL);
+    CHECK_FAILS(msgctl(queue, 12345, reinterpret_cast<msqid_ds*>(room)), EINVAL);
+    CHECK_FAILS(semctl(set, 0, -1, room), EINVAL);
+    CHECK_FAILS(fcntl(0, 98765, room), EINVAL);
+    CHECK_FAILS(prctl(987654, room, room, room, room), EINVAL);
+    CHECK_FAILS(syscall(SYS_keyctl, -1, room, room, room, room), EOPNOTSUPP);
+    CHECK_FAILS(syscall(SYS_kcmp, getpid(), getppid(), 1000, 0, 0), EINVAL);
+    move_point();
+  }
+  CHECK_EQ(shmctl(segment, IPC_RMID, nullptr), 0);
+  CHECK_EQ(msgctl(queue, IPC_RMID, nullptr), 0);
+  CHECK_EQ(semctl(set, 0, IPC_RMID), 0);
+}
+
 /// A queue that goes with its scope.
 class Queue {
  public:
@@ -423,6 +448,7 @@ int main(int argc, char** argv) {
                      {"calls-without-libc", calls_without_libc},
                      {"scheduling", scheduling},
                      {"system-v-messages-and-semaphores", system_v_messages_and_semaphores},
+                     {"commands-that-nobody-knows", commands_that_nobody_knows},
                      {"message-queues", message_queues},
                      {"message-queues-notify", message_queues_notify},
                      {"message-queues-notify-by-a-thread", message_queues_notify_by_a_thread},

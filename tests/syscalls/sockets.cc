@@ -183,10 +183,12 @@ void credentials_travel() {
   message.msg_iovlen = 1;
   message.msg_control = control;
   message.msg_controllen = sizeof control;
+  memset(control, 'c', sizeof control);
   CHECK_EQ(recvmsg(pair.b, &message, 0), 1);
   cmsghdr* header = CMSG_FIRSTHDR(&message);
   CHECK(header != nullptr);
   CHECK_EQ(header->cmsg_type, static_cast<int>(SCM_CREDENTIALS));
+  for (size_t i = CMSG_LEN(sizeof(ucred)); i < sizeof control; ++i) CHECK_EQ(control[i], 'c');
   ucred who{};
   memcpy(&who, CMSG_DATA(header), sizeof who);
   CHECK_EQ(who.pid, getpid());

@@ -233,7 +233,6 @@ TEST_CASE("what changes identity, sandbox or shares memory comes home") {
                      __NR_process_vm_readv,
                      __NR_process_vm_writev,
                      __NR_process_madvise,
-                     __NR_remap_file_pages,
                      __NR_modify_ldt,
                      __NR_iopl,
                      __NR_ioperm,
@@ -258,6 +257,7 @@ TEST_CASE("what changes identity, sandbox or shares memory comes home") {
 TEST_CASE("split calls name the handler that is meant") {
   const std::map<int, Split> handlers = {
       {__NR_mmap, Split::kMmap},
+      {__NR_remap_file_pages, Split::kMemory},
       {__NR_mlock, Split::kLock},
       {__NR_mlock2, Split::kLock},
       {__NR_munlock, Split::kLock},
