@@ -381,10 +381,7 @@ Status Supervisor::let_in() {
     let_in_[number].reset();
   }
   nlohmann::json question = {{"event", "coming"}, {"id", number}};
-  {
-    std::lock_guard link(link_mutex_);
-    if (options_.link_fd >= 0) send_link(options_.link_fd, question.dump());
-  }
+  tell_mosixd(question);
   std::unique_lock lock(registry_mutex_);
   registry_changed_.wait_for(lock, kLetInLimit, [&] { return link_lost_ || let_in_[number].has_value(); });
   std::string refusal = let_in_[number].value_or("");
@@ -393,16 +390,19 @@ Status Supervisor::let_in() {
   return {};
 }
 
-void Supervisor::not_coming() {
-  std::lock_guard link(link_mutex_);
-  if (options_.link_fd >= 0) send_link(options_.link_fd, nlohmann::json{{"event", "not_coming"}}.dump());
+/// Names are whatever bytes programs chose.
+void Supervisor::tell_mosixd(const nlohmann::json& message) {
+  std::lock_guard lock(link_mutex_);
+  if (options_.link_fd < 0) return;
+  send_link(options_.link_fd, message.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
 }
+
+void Supervisor::not_coming() { tell_mosixd({{"event", "not_coming"}}); }
 
 void Supervisor::note_guest(const Guest& guest, const char* event) {
   nlohmann::json note = {
       {"event", event}, {"pid", guest.pid}, {"home", options_.home_name}, {"program", guest.program}};
-  std::lock_guard lock(link_mutex_);
-  if (options_.link_fd >= 0) send_link(options_.link_fd, note.dump());
+  tell_mosixd(note);
 }
 
 /// Once a second: counters of the guests that made calls or used the processor.

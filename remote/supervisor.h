@@ -21,6 +21,7 @@
 #pragma once
 
 #include <linux/seccomp.h>
+#include <nlohmann/json_fwd.hpp>
 
 #include <deque>
 #include <functional>
@@ -127,6 +128,7 @@ class Supervisor {
   /// note_guest(..., "guest") or not_coming() has to follow.
   Status let_in();
   void not_coming();
+  void tell_mosixd(const nlohmann::json& message);
 
   // --- channels.cc
   Status start_listening();

@@ -490,6 +490,18 @@ def built(name, *commands):
     return path
 
 
+def names_that_are_cut(lab):
+    """The kernel keeps 15 bytes of a program's name: here the last of them is half a letter."""
+    folder = tempfile.mkdtemp(prefix='mosix-outside-')
+    os.chmod(folder, 0o755)
+    path = folder + '/' + 'ä' * 8
+    shutil.copy('/usr/bin/env', path)
+    for words in (['-h'], ['-r', 'node2', '--require']):
+        status, out, err = lab.run('mosrun', *words, path, path, 'sh', '-c', f'"{path}" echo one; echo two')
+        require((status, out, err) == (0, 'one\ntwo\n', ''), f'{words}: {status} {out!r} {err!r}')
+    shutil.rmtree(folder)
+
+
 def other_kinds_of_programs(lab):
     """i386, musl and static programs in a tree that lives away: their own output, and not a word of ours."""
     hello = '#include <stdio.h>\n#include <unistd.h>\nint main(void) { puts("KIND"); fflush(stdout); return 7; }\n'
@@ -586,7 +598,7 @@ def trace_of_a_running_process(lab):
 
 
 CASES = [what_home_sees, what_has_brought_it_home, it_goes_back, computing_is_asleep_at_home, debugger_at_home,
-         coming_home_waits_for_a_debugger, other_kinds_of_programs, trace_of_a_command,
+         coming_home_waits_for_a_debugger, names_that_are_cut, other_kinds_of_programs, trace_of_a_command,
          trace_options, trace_of_a_running_process,
          report_of_short_programs, report_of_one_short_program, children_that_only_fork, chain_of_short_lives,
          child_without_its_first_thread, without_its_first_thread, child_that_moved, killed_child,

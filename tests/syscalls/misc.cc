@@ -83,6 +83,23 @@ void names() {
   CHECK_EQ(status.substr(status.find('('), 12), "(a-new-name)");
 }
 
+/// The kernel cuts a program's name after 15 bytes, also in the middle of a letter.
+void names_are_bytes() {
+  for (const char* odd : {"fourteen bytes\303", "\377\376\"\\{}", "(a) b) c", " "}) {
+    CHECK_EQ(prctl(PR_SET_NAME, odd), 0);
+    move_point();
+    char name[16] = {};
+    CHECK_EQ(prctl(PR_GET_NAME, name), 0);
+    CHECK_EQ(std::string(name), odd);
+    const int status = check::in_child([odd]() -> int {
+      move_point();
+      char inherited[16] = {};
+      return prctl(PR_GET_NAME, inherited) == 0 && strcmp(inherited, odd) == 0 ? 0 : 1;
+    });
+    CHECK_EQ(status, 0);
+  }
+}
+
 void auxiliary_vector() {
   CHECK_EQ(getauxval(AT_PAGESZ), 4096ul);
   CHECK_EQ(getauxval(AT_UID), getuid());
@@ -441,6 +458,7 @@ int main(int argc, char** argv) {
                     {{"the-machine-is-home", the_machine_is_home},
                      {"random-bytes", random_bytes},
                      {"names", names},
+                     {"names-are-bytes", names_are_bytes},
                      {"auxiliary-vector", auxiliary_vector},
                      {"paths-of-itself", paths_of_itself},
                      {"registers-are-kept-while-computing", registers_are_kept_while_computing},
