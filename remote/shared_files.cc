@@ -161,8 +161,8 @@ void Supervisor::note_bound_descriptor(const BoundDescriptor& descriptor) {
   bound_.add_descriptor(descriptor);
   std::shared_ptr<Guest> guest = find_guest(descriptor.pid);
   if (guest == nullptr) return;
-  guest->has_bound_descriptor = true;
   std::lock_guard lock(guest->mutex);
+  guest->has_bound_descriptor = true;
   for (auto& [tid, thread] : guest->threads)
     if (DirectPath* direct = thread->direct) direct->close();
 }
@@ -171,8 +171,13 @@ void Supervisor::note_bound_descriptor(const BoundDescriptor& descriptor) {
 bool Supervisor::meets_bound_file(GuestThread& thread, PendingCall& call, const SyscallRow& row) {
   Guest& guest = *thread.guest;
   const auto& args = call.args();
-  std::vector<BoundDescriptor> own = bound_.descriptors_of(guest.pid);
-  guest.has_bound_descriptor = !own.empty();
+  std::vector<BoundDescriptor> own;
+  {
+    // Another thread may be binding one.
+    std::lock_guard lock(guest.mutex);
+    own = bound_.descriptors_of(guest.pid);
+    guest.has_bound_descriptor = !own.empty();
+  }
   if (own.empty()) return false;
   auto first = static_cast<uint32_t>(args[0]), second = static_cast<uint32_t>(args[1]);
   bool takes_over = row.number == SYS_dup2 || row.number == SYS_dup3;
