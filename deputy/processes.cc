@@ -8,6 +8,7 @@
 
 #include <cctype>
 #include <cerrno>
+#include <cstdio>
 #include <cstdlib>
 #include <functional>
 #include <string>
@@ -33,13 +34,20 @@ void for_each_process(const std::function<void(int)>& act) {
   for_each_entry("/proc", [&](int, const char* name) { act(atoi(name)); });
 }
 
-/// All that is in it is in memory or swapped out, and nobody can open it.
-bool is_lost_memory(const MapEntry& entry) {
+/// All that is in it is in memory or swapped out, and nobody can open it: the name that it was opened by is gone, and it has
+/// no other one (as the C library's semaphores have).
+bool is_lost_memory(int pid, const MapEntry& entry) {
   constexpr char kFolder[] = "/dev/shm/";
   if (!entry.deleted) return false;
-  if (entry.path.rfind("/memfd:", 0) == 0) return true;
   struct stat facts {};
-  return entry.path.rfind(kFolder, 0) == 0 && stat(kFolder, &facts) == 0 && facts.st_dev == entry.device;
+  bool in_memory =
+      entry.path.rfind("/memfd:", 0) == 0 ||
+      (entry.path.rfind(kFolder, 0) == 0 && stat(kFolder, &facts) == 0 && facts.st_dev == entry.device);
+  if (!in_memory) return false;
+  char range[48];
+  snprintf(range, sizeof range, "/map_files/%lx-%lx", entry.start, entry.end);
+  return stat(("/proc/" + std::to_string(living_thread(pid)) + range).c_str(), &facts) == 0 &&
+         facts.st_nlink == 0;
 }
 
 /// Without asking a file server that may not answer.
@@ -115,7 +123,7 @@ void note_nameless(int pid, std::vector<MapEntry>& maps, FileBindings& files) {
   std::set<SharedKey> wanted, other;
   for (const MapEntry& entry : maps)
     if (SharedKey key{entry.device, entry.inode}; entry.has_inode())
-      (entry.shared && is_lost_memory(entry) ? wanted : other).insert(key);
+      (entry.shared && is_lost_memory(pid, entry) ? wanted : other).insert(key);
   std::erase_if(wanted, [&](const SharedKey& key) { return other.count(key) != 0 || files.is_bound(key); });
   if (wanted.empty()) return;
   // Huge pages are of another kind, and stay.

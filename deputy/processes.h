@@ -21,7 +21,7 @@ std::vector<BoundDescriptor> descriptors_of(const SharedKey& key, bool* all_seen
 /// Descriptors of the process that lead into somebody's folder in /proc.
 std::vector<int32_t> proc_files_of(int pid);
 /// Of shared mappings in `maps`, those of the process, notes which are `nameless`: of a memfd, or of a file of /dev/shm that
-/// is deleted, of which no process has a descriptor any more. Such memory is as anonymous as any. What is bound to a node
+/// has no name any more, of which no process has a descriptor. Such memory is as anonymous as any. What is bound to a node
 /// is not.
 void note_nameless(int pid, std::vector<MapEntry>& maps, FileBindings& files);
 

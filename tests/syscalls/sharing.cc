@@ -295,6 +295,34 @@ void file_without_a_name() {
   munmap(memory, 3 * kPage);
 }
 
+/// It is mapped by a name that it has lost, and has another one still: whoever opens it by that sees what is stored.
+void file_with_another_name() {
+  const std::string first = "/dev/shm/mosix-check-" + std::to_string(getpid()), second = first + "-too";
+  int fd = open(first.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  CHECK(fd >= 0);
+  CHECK_EQ(ftruncate(fd, kPage), 0);
+  char* memory = static_cast<char*>(mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+  CHECK(memory != MAP_FAILED);
+  close(fd);
+  CHECK_EQ(link(first.c_str(), second.c_str()), 0);
+  CHECK_EQ(unlink(first.c_str()), 0);
+  for (char letter = 'a'; letter < 'e'; ++letter) {
+    move_point();
+    memory[0] = letter;
+    fd = open(second.c_str(), O_RDWR | O_CLOEXEC);
+    CHECK(fd >= 0);
+    char got = 0;
+    CHECK_EQ(pread(fd, &got, 1, 0), 1);
+    CHECK_EQ(got, letter);
+    const char capital = static_cast<char>(letter - 'a' + 'A');
+    CHECK_EQ(pwrite(fd, &capital, 1, 0), 1);
+    CHECK_EQ(memory[0], capital);
+    close(fd);
+  }
+  CHECK_EQ(unlink(second.c_str()), 0);
+  munmap(memory, kPage);
+}
+
 void given_back() {
   char* memory = mapped(32 * kPage);
   char* second = static_cast<char*>(mremap(memory, 0, 32 * kPage, MREMAP_MAYMOVE));
@@ -956,6 +984,7 @@ int main(int argc, char** argv) {
                      {"two-views-of-the-same", two_views_of_the_same},
                      {"code-in-two-views", code_in_two_views},
                      {"file-without-a-name", file_without_a_name},
+                     {"file-with-another-name", file_with_another_name},
                      {"given-back", given_back},
                      {"large-and-sparse", large_and_sparse},
                      {"relatives-see-each-other", relatives_see_each_other},
