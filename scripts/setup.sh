@@ -18,7 +18,7 @@ build=(gcc g++ clang meson ninja-build pkg-config clang-format binutils
 lab=(iproute2 util-linux procps)
 programs=(bash coreutils gawk mawk perl python3 sqlite3 gzip xz-utils zstd tar findutils openssl curl make tmux
   vim less ffmpeg povray povray-includes netcat-openbsd man-db musl-tools)
-suites=(stress-ng libpython3.11-testsuite python3.11 dpkg-dev golang-go)
+suites=(stress-ng libpython3.11-testsuite python3.11 dpkg-dev golang-go tzdata)
 vm=(qemu-system-x86 ipxe-qemu busybox-static kmod)
 # The clang build with sanitizers needs its runtime library, which clang itself only recommends.
 packages=("${build[@]}" "${lab[@]}" "${programs[@]}" libclang-rt-dev)

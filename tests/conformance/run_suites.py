@@ -163,6 +163,7 @@ def run_case(suite, name, mode, options):
     begin, timed_out = time.monotonic(), False
     with open(base + '.out', 'w+b') as out:
         folder = SUITES[suite].folders().get(name, base)
+        environment['PWD'] = folder
         process = subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=out,
                                    stderr=out, start_new_session=True)
         if storm:
