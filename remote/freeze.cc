@@ -523,6 +523,7 @@ void Supervisor::move_guest(MoveOrder order, bool home, std::shared_ptr<ImageQue
         return {};
       }
     }
+    TRY_VOID(release_before_leaving(order.pid));
     TRY(state, capture(frozen, order.epoch));
     TRY_VOID(write_files_home(state, *claims));
     if (home) {

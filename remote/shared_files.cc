@@ -285,6 +285,22 @@ void Supervisor::release_unmapped() {
   }
 }
 
+/// A stopped guest is about to leave, with all who have descriptors of the same files. What nobody here maps (any more, or
+/// yet: its mmap may just have been broken off) has to be home's before, for it may be changed there as soon as the guest
+/// is there; a release that comes later would put back what is old.
+Status Supervisor::release_before_leaving(int pid) {
+  for (const std::shared_ptr<BoundFile>& file : bound_.all()) {
+    if (bound_.users_of(file->key()).count(pid) == 0) continue;
+    // A worker that has just left its guest's mmap holds it for a moment.
+    for (int waited = 0; file->pins != 0 && who_maps(*file) == 0; ++waited) {
+      if (waited == kStageTimeoutMs) return fail(EBUSY, "a file that is about to be mapped");
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  }
+  release_unmapped();
+  return {};
+}
+
 void Supervisor::release_unmapped_soon() {
   if (!bound_.empty()) std::thread([this] { release_unmapped(); }).detach();
 }

@@ -300,6 +300,7 @@ class Supervisor {
   Status write_home(const BoundFile& file, FileSettle::Then then, bool answered, int pid = 0);
   void release_unmapped();
   void release_unmapped_soon();
+  Status release_before_leaving(int pid);
   void recall_file(const SharedKey& key);
   Status write_files_home(const ProcessState& state, SharedClaims& claims);
   void end_leaving(const ProcessState& state, bool gone);

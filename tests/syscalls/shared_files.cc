@@ -793,6 +793,24 @@ void duplicated() {
   say("a duplicate reads what was stored, and the mapping shows what it writes");
 }
 
+/// Who has unmapped it and moves writes to it by its descriptor: nothing that was stored before comes after that.
+void unmapped_before_a_move() {
+  const int fd = new_file("unmapped", 2);
+  for (int round = 0; round < 4; ++round) {
+    char* memory = map_of(fd, 2);
+    store(memory, "stored");
+    unmap(memory, 2);
+    move_point();
+    CHECK_EQ(pwrite(fd, "written", 8, 0), 8);
+    // Long enough for whoever tidies up once a second.
+    const timespec pause{1, 300'000'000};
+    CHECK_EQ(nanosleep(&pause, nullptr), 0);
+    CHECK_EQ(text_in(fd, 0), "written");
+  }
+  close(fd);
+  say("what is written after it is unmapped stays");
+}
+
 /// The child is there before the file is: all that it has of it is what it is sent.
 void sent_to_a_child() {
   int line[2];
@@ -831,6 +849,7 @@ void sent_to_a_child() {
 void other_descriptors() {
   Scratch scratch;
   duplicated();
+  unmapped_before_a_move();
   sent_to_a_child();
 }
 
