@@ -1,4 +1,4 @@
-// The processes of this machine, as far as they can be looked into: whose descriptors and mappings lead where.
+// What the custodian asks about all processes of this machine, as far as they can be looked into: whose descriptors and mappings lead where.
 #pragma once
 
 #include <set>

@@ -1,4 +1,4 @@
-// Questions about descriptors at home, over the channel of the thread whose call is being answered. They are made again
+// Questions of the supervisor about descriptors at home, over the channel of the thread whose call is being answered. They are made again
 // when they were only interrupted. ERESTART: a signal or a move comes first, and the thread's own call has to be made
 // again; other errors are those of exchange().
 #pragma once

@@ -1,4 +1,4 @@
-// /proc/PID of guests. Home opens it, as it opens every file: names, permissions, the place in it and whatever else a
+// /proc/PID of guests, in the supervisor. Home opens it, as it opens every file: names, permissions, the place in it and whatever else a
 // descriptor has are home's. What it says of memory is said here.
 #include <fcntl.h>
 #include <linux/close_range.h>
@@ -47,10 +47,7 @@ std::string slice(const std::string& text, uint64_t offset, size_t bytes) {
 /// Its process makes no direct calls as long as it has such a descriptor: nobody would see what they make of it.
 void Supervisor::note_proc_file(const std::shared_ptr<Guest>& guest, uint64_t number) {
   proc_files_.add(guest->pid, number);
-  std::lock_guard lock(guest->mutex);
-  guest->has_proc_descriptor = true;
-  for (auto& [tid, thread] : guest->threads)
-    if (DirectPath* direct = thread->direct) direct->close();
+  stop_direct_calls(*guest, guest->has_proc_descriptor);
 }
 
 /// True: the call is answered.

@@ -1,5 +1,5 @@
 // What files of /proc/PID say of a process that is away, as home's kernel would say it if its memory were there: texts of
-// this node's kernel and of home's (proc(5)), put together. No state, no system calls.
+// this node's kernel and of home's (proc(5)), put together. Supervisor only; no state, no system calls.
 #pragma once
 
 #include <cstdint>

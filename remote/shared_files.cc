@@ -161,9 +161,13 @@ void Supervisor::note_bound_descriptor(const BoundDescriptor& descriptor) {
   bound_.add_descriptor(descriptor);
   std::shared_ptr<Guest> guest = find_guest(descriptor.pid);
   if (guest == nullptr) return;
-  std::lock_guard lock(guest->mutex);
-  guest->has_bound_descriptor = true;
-  for (auto& [tid, thread] : guest->threads)
+  stop_direct_calls(*guest, guest->has_bound_descriptor);
+}
+
+void Supervisor::stop_direct_calls(Guest& guest, std::atomic<bool>& reason) {
+  std::lock_guard lock(guest.mutex);
+  reason = true;
+  for (auto& [tid, thread] : guest.threads)
     if (DirectPath* direct = thread->direct) direct->close();
 }
 

@@ -284,6 +284,8 @@ class Supervisor {
   bool meets_bound_file(GuestThread& thread, PendingCall& call, const SyscallRow& row);
   /// Forwards a call that makes another descriptor of the same, and tells which.
   void duplicate(GuestThread& thread, PendingCall& call, const std::function<void(uint64_t number)>& note);
+  /// For as long as `reason`, one of the guest's flags, is set.
+  static void stop_direct_calls(Guest& guest, std::atomic<bool>& reason);
   void note_proc_file(const std::shared_ptr<Guest>& guest, uint64_t number);
   bool meets_proc_file(GuestThread& thread, PendingCall& call, const SyscallRow& row);
   Result<uint64_t> place_in_file(GuestThread& thread, PendingCall& call);

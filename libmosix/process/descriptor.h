@@ -1,4 +1,4 @@
-// Descriptors of another process.
+// Descriptors of another process, for the custodian: those of deputies and of processes that are to move.
 #pragma once
 
 #include "libmosix/common/result.h"
